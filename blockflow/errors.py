@@ -1,0 +1,88 @@
+"""What can go wrong, as one tree.
+
+::
+
+    BlockflowError
+    ├── PlanError (ValueError)          the description of the work cannot be right
+    │   ├── GeometryError               a ROI, shape or voxel size that does not fit its neighbours
+    │   └── TaskGraphError              duplicate ids, cycles, unknown upstream tasks
+    ├── ArrayError
+    │   ├── OutOfBoundsError (IndexError)   a ROI reaches outside an array
+    │   └── MetadataError (ValueError)      a store says nothing usable about itself
+    ├── ProtocolError
+    │   ├── LocalProtocolError          this side broke the rules of the wire: a bug in blockflow
+    │   └── RemoteProtocolError         the other side did: its connection is closed
+    ├── RunError (RuntimeError)
+    │   ├── NotShippableError (TypeError)   a function that cannot be sent to a worker process
+    │   ├── ConnectionFileError         no usable connection file: absent, readable by others, damaged
+    │   └── UnreachableError (ConnectionError)  nobody answers at the address, or not with this run's key
+    └── SchedulerError (RuntimeError)
+        └── InvalidTransition           an event that is impossible in this state: a bug in blockflow
+
+Every exception also *is* the builtin that fits, so ``except ValueError`` works. Failures of the user's own
+code are never wrapped: in this process they keep their type, from a worker they arrive as text.
+"""
+
+
+class BlockflowError(Exception):
+    """Base of everything that blockflow raises on purpose."""
+
+
+class PlanError(BlockflowError, ValueError):
+    """The description of the work cannot be right; nothing has run."""
+
+
+class GeometryError(PlanError):
+    """A ROI, shape, context or voxel size does not fit the others."""
+
+
+class TaskGraphError(PlanError):
+    """Tasks refer to one another in a way that cannot be scheduled."""
+
+
+class ArrayError(BlockflowError):
+    """Reading, writing or opening an array failed."""
+
+
+class OutOfBoundsError(ArrayError, IndexError):
+    """A ROI reaches outside the array and no fill value was given."""
+
+
+class MetadataError(ArrayError, ValueError):
+    """What a store says about offset, voxel size or axes cannot be used."""
+
+
+class ProtocolError(BlockflowError):
+    """The rules of the wire were broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side tried to send something that is not allowed now: a bug in blockflow."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent something that is not allowed; it loses its connection."""
+
+
+class RunError(BlockflowError, RuntimeError):
+    """A run could not be started or carried on."""
+
+
+class NotShippableError(RunError, TypeError):
+    """A function cannot be sent to a worker process."""
+
+
+class ConnectionFileError(RunError):
+    """The file that tells a worker how to reach its run cannot be used."""
+
+
+class UnreachableError(RunError, ConnectionError):
+    """No driver answers at the given address, or not with this run's key."""
+
+
+class SchedulerError(BlockflowError, RuntimeError):
+    """The scheduler was used in a way that its rules do not allow."""
+
+
+class InvalidTransition(SchedulerError):
+    """An event that is impossible in the present state; the message tells the story of the block."""
