@@ -35,9 +35,7 @@ def box_of(roi: Any, what: str) -> Box:
         raise GeometryError(f"{what} must be a Roi, got {type(roi).__name__}: {roi!r}")
     if roi.unbounded:
         raise GeometryError(f"{what} must be bounded on every axis, got {roi}")
-    box = tuple(
-        (int(begin), int(begin) + int(extent)) for begin, extent in zip(roi.offset, roi.shape, strict=True)
-    )
+    box = tuple((int(begin), int(begin) + int(extent)) for begin, extent in zip(roi.offset, roi.shape, strict=True))
     if not box:
         raise GeometryError(f"{what} must have at least one axis, got {roi}")
     for axis, (begin, end) in enumerate(box):

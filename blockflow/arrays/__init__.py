@@ -1,0 +1,1 @@
+"""Arrays addressed by ROI."""

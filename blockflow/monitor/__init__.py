@@ -1,0 +1,1 @@
+"""What people see of a run. Readers only: nothing here decides anything."""

@@ -1,0 +1,1 @@
+"""The sockets: tornado serves, workers use a plain blocking client, both over TLS."""

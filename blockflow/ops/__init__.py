@@ -1,0 +1,1 @@
+"""Operations on whole arrays, built on runs and arrays."""

@@ -1,0 +1,1 @@
+"""Worked, documented solutions of common jobs."""

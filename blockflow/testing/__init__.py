@@ -1,0 +1,1 @@
+"""Tools for testing schedulers and worker scripts."""

@@ -1,0 +1,1 @@
+"""WHAT crosses the socket: messages, framing and the worker's side of the conversation. Pure."""
