@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from blockflow.plan.block import Block, BlockStatus
     from blockflow.plan.graph import BlockwiseDependencyGraph, DependencyGraph
     from blockflow.plan.task import Task
+    from blockflow.state.scheduler import Scheduler
+    from blockflow.state.task_book import TaskState
 
 __version__ = "0.1.0"
 
@@ -20,7 +22,9 @@ _HOMES = {
     "Coordinate": "blockflow.geometry",
     "DependencyGraph": "blockflow.plan.graph",
     "Roi": "blockflow.geometry",
+    "Scheduler": "blockflow.state.scheduler",
     "Task": "blockflow.plan.task",
+    "TaskState": "blockflow.state.task_book",
 }
 """Where each public name lives. They are imported on first use, because a worker needs few of them."""
 
@@ -31,7 +35,9 @@ __all__ = [
     "Coordinate",
     "DependencyGraph",
     "Roi",
+    "Scheduler",
     "Task",
+    "TaskState",
 ]
 
 

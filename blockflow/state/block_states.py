@@ -1,0 +1,115 @@
+"""The states of the blocks of one task: what has become of each, and which became ready?
+
+Two arrays over the grid, zero-initialised so that pages nobody touches cost nothing: a byte of state, and how many of
+the blocks upstream are done. A block is ready when that count reaches its fan-in, which is computed from the plan.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockflow.errors import InvalidTransition
+from blockflow.state.transitions import IMPOSSIBLE, NEXT_STATE, BlockState, Cause
+
+if TYPE_CHECKING:
+    from blockflow.plan.plan import TaskPlan
+    from blockflow.plan.slices import Indices
+
+_STORY_BLOCKS = 65_536
+"""Block transitions remembered per task (about 1 MB), for messages about impossible ones."""
+
+
+class BlockStates:
+    """State of every block of one task."""
+
+    def __init__(self, plan: TaskPlan) -> None:
+        self.plan = plan
+        self.states = np.zeros(plan.grid.size, dtype=np.uint8)
+        self.counts = np.zeros(len(BlockState), dtype=np.int64)
+        """Number of blocks in each state."""
+        self.counts[BlockState.PENDING] = plan.grid.size
+        greatest = plan.greatest_fan_in()
+        waits = plan.levels.count > 1 or bool(plan.upstream)
+        self._inputs_done = np.zeros(plan.grid.size if waits else 0, dtype=np.min_scalar_type(greatest))
+        self._story: deque[tuple[float, Cause, Indices]] = deque()
+        self._story_length = 0
+
+    def move(self, indices: Indices, cause: Cause, now: float) -> None:
+        """Change the state of blocks; all of them or none.
+
+        Raises:
+            InvalidTransition: One of them cannot change for this cause.
+        """
+        before = self.states[indices]
+        after = NEXT_STATE[cause][before]
+        if (after == IMPOSSIBLE).any():
+            wrong = int(indices[np.argmax(after == IMPOSSIBLE)])
+            raise InvalidTransition(self._impossible(wrong, cause))
+        self.states[indices] = after
+        self.counts -= np.bincount(before, minlength=len(BlockState))
+        self.counts += np.bincount(after, minlength=len(BlockState))
+        self._remember(now, cause, indices)
+
+    def inputs_done(self, targets: Indices, now: float) -> Indices:
+        """Count one finished input for every entry of `targets`; returns the blocks that became ready, sorted."""
+        blocks, times = np.unique(targets, return_counts=True)
+        done = self._inputs_done[blocks] + times
+        self._inputs_done[blocks] = done
+        complete = (done == self.plan.fan_in(blocks)) & (self.states[blocks] == BlockState.PENDING)
+        ready: Indices = blocks[complete]
+        if len(ready):
+            self.move(ready, Cause.INPUTS_DONE, now)
+        return ready
+
+    def only(self, indices: Indices, state: BlockState) -> Indices:
+        """Those of the blocks that are in a state, without repetition."""
+        unique = np.unique(indices)
+        found: Indices = unique[self.states[unique] == state]
+        return found
+
+    def count(self, *states: BlockState) -> int:
+        """Number of blocks in any of the states."""
+        return int(sum(self.counts[state] for state in states))
+
+    def all_of(self, state: BlockState) -> Indices:
+        """Every block in a state: looks at all blocks."""
+        return np.flatnonzero(self.states == state)
+
+    def story(self, index: int) -> list[str]:
+        """What happened to a block, oldest first, as far as it is remembered."""
+        return [
+            f"{now:.3f} {cause.name.lower().replace('_', ' ')}"
+            for now, cause, indices in self._story
+            if index in indices
+        ]
+
+    def validate(self) -> None:
+        """Recount everything from scratch.
+
+        Raises:
+            AssertionError: A number here disagrees with the recount.
+        """
+        assert (self.counts == np.bincount(self.states, minlength=len(BlockState))).all(), "counts"
+        if len(self._inputs_done):
+            everything = np.arange(self.plan.grid.size, dtype=np.int64)
+            fan_in = self.plan.fan_in(everything)
+            assert (self._inputs_done <= fan_in).all(), "more inputs done than there are"
+            moved = ~np.isin(self.states, (BlockState.PENDING, BlockState.ORPHANED))
+            assert (self._inputs_done[moved] == fan_in[moved]).all(), "a block moved before its inputs were done"
+
+    def _remember(self, now: float, cause: Cause, indices: Indices) -> None:
+        self._story.append((now, cause, indices))
+        self._story_length += len(indices)
+        while self._story_length > _STORY_BLOCKS and len(self._story) > 1:
+            self._story_length -= len(self._story.popleft()[2])
+
+    def _impossible(self, index: int, cause: Cause) -> str:
+        state = BlockState(int(self.states[index])).name.lower()
+        story = "; ".join(self.story(index)) or "nothing"
+        return (
+            f"block {index} of task {self.plan.task_id!r} is {state}, "
+            f"which {cause.name.lower().replace('_', ' ')} cannot follow; what happened to it: {story}"
+        )

@@ -1,0 +1,225 @@
+"""What happens to the scheduler, and what it wants done.
+
+Events are in the past tense, instructions in the imperative. A *worker* is a connected client; a *process* is a slot
+that the launcher fills: a function in it may open no client, one, or several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from blockflow.plan.slices import Indices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockFailure:
+    """One failed attempt at a block."""
+
+    index: int
+    """The block, in C order of its task's grid."""
+    error: str
+    """Type and message of the exception on one line."""
+    traceback: str = ""
+    """The worker's traceback; empty if there is none."""
+    where: str = ""
+    """The last line of user code in the traceback; with the type of the error it tells one cause from another."""
+
+
+class Phase(Enum):
+    """When a check function is called."""
+
+    BEFORE = "pre-check"
+    AFTER = "post-check"
+
+
+# ----------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerJoined:
+    """A client has connected and is known to belong to a task."""
+
+    worker: int
+    task: int
+    process: int | None = None
+    """The slot it runs in, if it was started by a launcher."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksReported:
+    """A worker is done with the blocks of a lease up to a position."""
+
+    worker: int
+    lease: int
+    upto: int
+    """Blocks of the lease that it is done with, counted from the first."""
+    seconds: float
+    """Time that the newly reported blocks took together."""
+    failures: tuple[BlockFailure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksAsked:
+    """A worker wants a lease."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksReturned:
+    """A worker gives back the blocks of a lease that it has not started."""
+
+    worker: int
+    lease: int
+    kept: int
+    """Blocks of the lease that it has started, counted from the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatReceived:
+    """A worker is alive and renews its leases."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLeft:
+    """A client is gone and can certainly not write any more."""
+
+    worker: int
+    crashed: bool
+    """Its process died; if not, it said goodbye."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLost:
+    """A client is not connected any more, but may still be at work until its leases end."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessEnded:
+    """A process that the launcher started has ended."""
+
+    process: int
+    task: int
+    clean: bool
+    """It ended by itself and without an error."""
+    how: str = ""
+    """How it ended, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksChecked:
+    """A check function has looked at blocks."""
+
+    task: int
+    phase: Phase
+    passed: Indices
+    """Pre-check: done already. Post-check: good."""
+    refused: Indices
+    """Pre-check: still to be done. Post-check: not good."""
+    failures: tuple[BlockFailure, ...]
+    """Blocks for which the function raised."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticked:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAsked:
+    """Nothing more may be granted; workers finish or return what they hold."""
+
+
+Event: TypeAlias = (
+    WorkerJoined
+    | BlocksReported
+    | BlocksAsked
+    | BlocksReturned
+    | HeartbeatReceived
+    | WorkerLeft
+    | ConnectionLost
+    | ProcessEnded
+    | BlocksChecked
+    | Ticked
+    | StopAsked
+)
+
+# ----------------------------------------------------------------------------------------------------- instructions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantLease:
+    """Give blocks to a worker."""
+
+    worker: int
+    task: int
+    lease: int
+    attempt: int
+    """Attempt number of the first block; the others follow it."""
+    indices: Indices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcknowledgeReport:
+    """Tell a worker that a report was counted, or that its lease is not its own any more."""
+
+    worker: int
+    lease: int
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallLease:
+    """Ask a worker for the blocks of a lease that it has not started."""
+
+    worker: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DismissWorker:
+    """Tell a worker that there is nothing more for it."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartProcess:
+    """Start a process for a task."""
+
+    task: int
+    process: int
+    delay: float
+    """Seconds to wait before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunChecks:
+    """Call a check function on blocks."""
+
+    task: int
+    phase: Phase
+    indices: Indices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellFailure:
+    """Let people know that an attempt failed."""
+
+    task: int
+    failure: BlockFailure
+    final: bool
+    """The block will not be tried again."""
+
+
+Instruction: TypeAlias = (
+    GrantLease | AcknowledgeReport | RecallLease | DismissWorker | StartProcess | RunChecks | TellFailure
+)

@@ -1,0 +1,146 @@
+"""Handing out: who gets which blocks now, and what is needed so that more can be handed out?
+
+For every task that something happened to: leases for the workers that wait, oldest first; a dismissal where nothing
+is left for them; the next pre-checks, ahead of demand but not far; processes where blocks could run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockflow.plan.plan import single
+from blockflow.state import events as ev
+from blockflow.state.transitions import BlockState, Cause
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blockflow.plan.slices import Indices
+    from blockflow.state.leases import Leases
+    from blockflow.state.task_book import TaskBook
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerBook:
+    """What the scheduler knows about one connected client."""
+
+    task: int
+    process: int | None
+    """The slot that it runs in, if it was started by a launcher."""
+    connected: bool = True
+    dismissed: bool = False
+    failed_in_a_row: set[int] = field(default_factory=set)
+    """Blocks that failed on it since the last one that did not."""
+
+
+class Handout:
+    """Decides what to hand out; shares the books of the scheduler."""
+
+    def __init__(
+        self, books: list[TaskBook], leases: Leases, workers: dict[int, WorkerBook], largest_lease: int
+    ) -> None:
+        self._books = books
+        self._leases = leases
+        self._workers = workers
+        self._largest_lease = largest_lease
+        self._processes = count()
+        self.stopping = False
+        """Nothing is handed out any more."""
+        self.finished = False
+        """Nothing can happen any more."""
+
+    def follow_up(self, tasks: Iterable[int], now: float) -> list[ev.Instruction]:
+        """Everything that can be handed out of some tasks."""
+        done: list[ev.Instruction] = []
+        for number in sorted(tasks):
+            book = self._books[number]
+            if not self.stopping:
+                done += self._checks(book, now)
+                done += self._leases_for(book, now)
+                done += self._starts(book)
+        over = self._over()
+        self.finished = all(over)
+        for book, ended in zip(self._books, over, strict=True):
+            if ended or self.stopping:
+                done += [ev.DismissWorker(worker=worker) for worker in book.asking]
+                book.asking.clear()
+        return done
+
+    def _over(self) -> list[bool]:
+        """For each task, whether nothing can happen in it any more."""
+        over: list[bool] = []
+        for book in self._books:
+            at_work = book.blocks.count(BlockState.RUNNING)
+            if book.ended:
+                over.append(True)
+            elif at_work or (book.being_checked and not self.stopping):
+                over.append(False)
+            elif self.stopping or (book.pool.exhausted and not book.workers):
+                over.append(True)
+            else:
+                above = [over[number] for number, _ in book.plan.upstream]
+                over.append(not book.ready and all(above))
+        return over
+
+    def _leases_for(self, book: TaskBook, now: float) -> list[ev.Instruction]:
+        done: list[ev.Instruction] = []
+        for worker in list(book.asking):
+            indices = self._next_blocks(book, worker, now)
+            if not len(indices):
+                continue
+            del book.asking[worker]
+            book.started = True
+            book.pool.reached(self._workers[worker].process)
+            book.blocks.move(indices, Cause.GRANTED, now)
+            lease = self._leases.grant(worker, book.plan.number, indices, now)
+            done.append(
+                ev.GrantLease(
+                    worker=worker, task=lease.task, lease=lease.number, attempt=lease.attempt, indices=indices
+                )
+            )
+        return done
+
+    def _next_blocks(self, book: TaskBook, worker: int, now: float) -> Indices:
+        others = frozenset(book.workers - {worker})
+        again = book.frontier.take_again(worker, others, now)
+        if again is not None:
+            return single(again)
+        size = min(self._largest_lease, book.pace.batch(waiting=book.ready, takers=len(book.workers)))
+        if book.plan.task.pre_check is None:
+            return self._draw(book, size, now)
+        size = min(size, len(book.cleared))
+        return np.array([book.cleared.popleft() for _ in range(size)], dtype=np.int64)
+
+    def _draw(self, book: TaskBook, at_most: int, now: float) -> Indices:
+        """Ready blocks; roots that nobody has drawn before become ready only here."""
+        indices = book.frontier.take(at_most)
+        roots = indices[book.blocks.states[indices] == BlockState.PENDING]
+        if len(roots):
+            book.blocks.move(roots, Cause.INPUTS_DONE, now)
+        return indices
+
+    def _checks(self, book: TaskBook, now: float) -> list[ev.Instruction]:
+        if book.plan.task.pre_check is None or book.being_checked:
+            return []
+        # Two leases ahead for every worker: checking goes on while they work, and stops when nobody asks.
+        ahead = 2 * book.plan.task.num_workers * book.pace.batch(waiting=len(book.cleared) + 1, takers=1)
+        if len(book.cleared) >= ahead:
+            return []
+        indices = self._draw(book, book.check_pace.batch(waiting=2 * len(book.frontier), takers=1), now)
+        if not len(indices):
+            return []
+        book.being_checked.update(indices.tolist())
+        return [ev.RunChecks(task=book.plan.number, phase=ev.Phase.BEFORE, indices=indices)]
+
+    def _starts(self, book: TaskBook) -> list[ev.Instruction]:
+        done: list[ev.Instruction] = []
+        for _ in range(book.pool.wanted(book.known_to_run)):
+            process = next(self._processes)
+            delay = book.pool.started(process)
+            book.started = True
+            done.append(ev.StartProcess(task=book.plan.number, process=process, delay=delay))
+        return done

@@ -1,0 +1,75 @@
+"""The processes of one task: when is another one started, and when is starting them given up?
+
+1. There are never more processes than the task wants, nor more than there are blocks to run.
+2. A process that ends cleanly and never got a block is not replaced: it does not want to work. One that got blocks
+   is (a script may end itself after some blocks, to free memory).
+3. A process that crashes is replaced. If it never got a block, the next one starts later, and after some such ends in
+   a row the pool gives up: something is wrong with starting, and only people can help. A crash in a block is counted
+   on the block, not here.
+"""
+
+from __future__ import annotations
+
+FIRST_DELAY = 0.5
+"""Seconds before the second start in a row that may fail; doubled each time."""
+LONGEST_DELAY = 30.0
+LEAST_BAD_STARTS = 3
+"""Crashes in a row, before any block was granted, at which a pool gives up; one per worker if that is more."""
+
+
+class Pool:
+    """Processes of one task."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        """Greatest number of processes at once."""
+        self.alive: set[int] = set()
+        self.gave_up: str | None = None
+        """Why no process is started any more; None while all is well."""
+        self._reached: set[int] = set()
+        self._declined = 0
+        self._bad_starts = 0
+
+    def wanted(self, blocks: int) -> int:
+        """How many processes to start now.
+
+        Args:
+            blocks: Blocks that are running or could run.
+        """
+        if self.gave_up is not None:
+            return 0
+        return max(0, min(self.size - self._declined, blocks) - len(self.alive))
+
+    def started(self, process: int) -> float:
+        """Count a process as started; returns the seconds to wait before."""
+        self.alive.add(process)
+        if not self._bad_starts:
+            return 0.0
+        return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** (self._bad_starts - 1)))
+
+    def reached(self, process: int | None) -> None:
+        """A process, or a worker from elsewhere, got a block: starting works."""
+        self._bad_starts = 0
+        if process is not None:
+            self._reached.add(process)
+
+    def ended(self, process: int, *, clean: bool, how: str) -> None:
+        """A process is gone."""
+        if process not in self.alive:
+            return
+        self.alive.discard(process)
+        if process in self._reached:
+            self._reached.discard(process)
+        elif clean:
+            self._declined += 1
+        else:
+            self._bad_starts += 1
+            if self._bad_starts >= max(LEAST_BAD_STARTS, self.size):
+                self.gave_up = (
+                    f"{self._bad_starts} worker processes in a row ended before they asked for a block; the last {how}"
+                )
+
+    @property
+    def exhausted(self) -> bool:
+        """No process lives, and none will be started."""
+        return not self.alive and (self.gave_up is not None or self._declined >= self.size)
