@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from blockflow.geometry import Coordinate, Roi
+    from blockflow.logging import get_worker_log_basename, redirect_stdouterr
+    from blockflow.net.client import Client
+    from blockflow.net.context import Context
     from blockflow.plan.block import Block, BlockStatus
     from blockflow.plan.graph import BlockwiseDependencyGraph, DependencyGraph
     from blockflow.plan.task import Task
+    from blockflow.result import RunResult
+    from blockflow.run import run_blockwise
     from blockflow.state.scheduler import Scheduler
     from blockflow.state.task_book import TaskState
 
@@ -19,12 +24,18 @@ _HOMES = {
     "Block": "blockflow.plan.block",
     "BlockStatus": "blockflow.plan.block",
     "BlockwiseDependencyGraph": "blockflow.plan.graph",
+    "Client": "blockflow.net.client",
+    "Context": "blockflow.net.context",
     "Coordinate": "blockflow.geometry",
     "DependencyGraph": "blockflow.plan.graph",
     "Roi": "blockflow.geometry",
+    "RunResult": "blockflow.result",
     "Scheduler": "blockflow.state.scheduler",
     "Task": "blockflow.plan.task",
     "TaskState": "blockflow.state.task_book",
+    "get_worker_log_basename": "blockflow.logging",
+    "redirect_stdouterr": "blockflow.logging",
+    "run_blockwise": "blockflow.run",
 }
 """Where each public name lives. They are imported on first use, because a worker needs few of them."""
 
@@ -32,12 +43,18 @@ __all__ = [
     "Block",
     "BlockStatus",
     "BlockwiseDependencyGraph",
+    "Client",
+    "Context",
     "Coordinate",
     "DependencyGraph",
     "Roi",
+    "RunResult",
     "Scheduler",
     "Task",
     "TaskState",
+    "get_worker_log_basename",
+    "redirect_stdouterr",
+    "run_blockwise",
 ]
 
 

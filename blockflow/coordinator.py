@@ -1,0 +1,321 @@
+"""THE loop: message in, event to the scheduler, instruction carried out.
+
+1. Bytes from a worker go through the switchboard, which answers with actions; they are carried out at once.
+2. The launcher is asked which processes ended, checks run on a thread of their own, and time passes: all three
+   become events.
+3. When nothing can happen any more, workers are sent home, processes end, and the connection file says that the run
+   is over.
+
+The loop runs in a thread of its own, so that ``run_blockwise`` works in scripts, in pytest and in a notebook. Other
+threads read `snapshot` and `notices`, and may call :meth:`Coordinator.stop`; they change nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, assert_never
+
+from blockflow.errors import RemoteProtocolError, RunError
+from blockflow.net.connection_file import close_connection, write_connection
+from blockflow.net.server import Peer, WorkerServer, bind
+from blockflow.net.tls import make_certificate
+from blockflow.state import events as ev
+from blockflow.state.checks import call_checks
+from blockflow.switchboard import Close, Send
+from blockflow.wire.framing import FrameReader
+from blockflow.wire.messages import LARGEST_HELLO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from blockflow.launch.crew import Crew
+    from blockflow.net.connection_file import Connection
+    from blockflow.state.scheduler import Scheduler
+    from blockflow.state.task_book import TaskState
+    from blockflow.switchboard import Action, Switchboard
+    from blockflow.wire.messages import FromDriver
+
+_LOGGER = logging.getLogger("blockflow")
+
+TICK_SECONDS = 0.02
+"""How often processes and the clock are looked at; a worker's messages are handled when they come."""
+
+SNAPSHOT_SECONDS = 0.1
+
+DEATH_SECONDS = 2.0
+"""How long after its connection the death of a worker's process is waited for; then its lease has to run out."""
+
+HELLO_SECONDS = 10.0
+"""How long a connection may take to introduce itself."""
+
+STOP_SECONDS = 0.7
+"""How long workers may take to end by themselves when the run is stopped."""
+
+HOME_SECONDS = 30.0
+"""How long they may take when their work is done: a process function may have something to finish."""
+
+KILL_SECONDS = 0.5
+"""Time between asking a process to end and killing it."""
+
+MOST_NOTICES = 1000
+"""Failures remembered for people to read; older ones give way."""
+
+
+class Coordinator:
+    """Runs a scheduler with real workers.
+
+    Args:
+        scheduler: Owner of all state.
+        switchboard: Joins connections to it.
+        crew: The worker processes.
+        directory: Private directory of the connection file.
+        run: Id of the run.
+        host: Address to listen on, and to tell the workers.
+        port: Port to listen on; 0 for any.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        switchboard: Switchboard,
+        crew: Crew,
+        *,
+        directory: Path,
+        run: str,
+        host: str,
+        port: int,
+    ) -> None:
+        self._scheduler = scheduler
+        self._switchboard = switchboard
+        self._crew = crew
+        self._directory = directory
+        self._run = run
+        self._host, self._port = host, port
+        self.snapshot: dict[str, TaskState] = scheduler.task_states
+        """How far the tasks have got; replaced, never changed."""
+        self.notices: deque[ev.TellFailure] = deque(maxlen=MOST_NOTICES)
+        """Failures for people to read; whoever reads them takes them out."""
+        self.error: BaseException | None = None
+        """What ended the loop before its time."""
+        self.connection: Connection | None = None
+        """Where the run listens; None before it does."""
+        self._peers: dict[int, Peer] = {}
+        self._connections = count()
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_asked = False
+        self._first_actions: list[Action] = []
+        self._checker = ThreadPoolExecutor(1, thread_name_prefix="blockflow-checks")
+        self._thread = threading.Thread(target=self._run_loop, name="blockflow-coordinator", daemon=True)
+
+    # ----------------------------------------------------------------------------------- for other threads
+
+    def start(self, actions: Iterable[Action] = ()) -> None:
+        """Start the loop in its thread.
+
+        Args:
+            actions: What the first events asked for.
+        """
+        self._first_actions = list(actions)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end of the loop; whether it has come."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Grant nothing more, end all workers within a second or two, and end the loop."""
+        self._stop_asked = True
+        if self._loop is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # the loop ended in this very moment
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    # ---------------------------------------------------------------------------------------------- the loop
+
+    def _run_loop(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # carried to the thread that waits
+            self.error = error
+        finally:
+            self._checker.shutdown(wait=False, cancel_futures=True)
+            self._crew.stop(grace=0.0)
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        server = self._listen()
+        assert self.connection is not None
+        try:
+            self._crew.open(self.connection)
+            self._carry_out(self._first_actions)
+            await self._until_finished()
+            await self._send_home()
+        finally:
+            server.close_all()
+            close_connection(self.connection)
+            self.snapshot = self._scheduler.task_states
+
+    def _listen(self) -> WorkerServer:
+        try:
+            sockets = bind(self._host, self._port)
+        except OSError as error:
+            raise RunError(
+                f"cannot listen on {self._host}:{self._port}: {error}; host= must be an address of this machine, and "
+                "port= one that is free (0 for any)"
+            ) from error
+        advertised = socket.gethostname() if self._host in ("", "0.0.0.0", "::") else self._host
+        addresses = ((advertised, int(sockets[0].getsockname()[1])),)
+        pem = make_certificate(self._run, datetime.datetime.now(datetime.UTC))
+        self.connection = write_connection(self._directory, self._run, addresses, pem)
+        server = WorkerServer(self.connection.path, self._serve)
+        server.add_sockets(sockets)
+        return server
+
+    async def _until_finished(self) -> None:
+        next_snapshot = 0.0
+        stopping = False
+        while not self._scheduler.finished:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
+            self._wake.clear()
+            now = time.monotonic()
+            self._collect_ended(now)
+            deadline = self._scheduler.next_deadline()
+            if deadline is not None and deadline <= now:
+                self._handle(ev.Ticked(), now)
+            if self._stop_asked and not stopping:
+                stopping = True
+                self._handle(ev.StopAsked(), now)
+                return
+            if now >= next_snapshot:
+                self.snapshot = self._scheduler.task_states
+                next_snapshot = now + SNAPSHOT_SECONDS
+
+    async def _send_home(self) -> None:
+        """Give processes time to end by themselves, then end them."""
+        deadline = time.monotonic() + (STOP_SECONDS if self._stop_asked else HOME_SECONDS)
+        while len(self._crew) and time.monotonic() < deadline:
+            self._crew.ended()
+            await asyncio.sleep(0.002)
+            if self._stop_asked:
+                deadline = min(deadline, time.monotonic() + STOP_SECONDS)
+        await asyncio.to_thread(self._crew.stop, grace=KILL_SECONDS)
+
+    # ----------------------------------------------------------------------------------------- connections
+
+    async def _serve(self, peer: Peer) -> None:
+        connection = next(self._connections)
+        self._peers[connection] = peer
+        self._switchboard.connected(connection)
+        frames = FrameReader(LARGEST_HELLO)
+        try:
+            while data := await asyncio.wait_for(
+                peer.receive(), HELLO_SECONDS if frames.limit == LARGEST_HELLO else None
+            ):
+                now = time.monotonic()
+                for body in frames.feed(data):
+                    self._carry_out(self._switchboard.received(connection, body, now))
+                    frames.limit = self._switchboard.limit(connection)
+        except RemoteProtocolError as error:
+            _LOGGER.warning("a connection is closed: %s", error)
+        except TimeoutError:
+            _LOGGER.warning("a connection is closed: it did not introduce itself in %g s", HELLO_SECONDS)
+        finally:
+            del self._peers[connection]
+            await self._after_disconnect(connection)
+
+    async def _after_disconnect(self, connection: int) -> None:
+        """Free the blocks of a lost worker as soon as it is certain that it cannot write any more."""
+        line = self._switchboard.line(connection)
+        self._carry_out(self._switchboard.disconnected(connection, time.monotonic()))
+        if line is None or line.worker is None or line.said_goodbye or line.host != socket.gethostname():
+            return
+        deadline = time.monotonic() + DEATH_SECONDS
+        while not self._crew.is_dead(line.pid):
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(TICK_SECONDS)
+        self._handle(ev.WorkerLeft(worker=line.worker, crashed=True), time.monotonic())
+
+    # ------------------------------------------------------------------------------------------- actions
+
+    def _handle(self, event: ev.Event, now: float) -> None:
+        self._carry_out(self._switchboard.handle(event, now))
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        outgoing: dict[int, list[FromDriver]] = {}
+        for action in actions:
+            match action:
+                case Send():
+                    outgoing.setdefault(action.connection, []).append(action.message)
+                case Close():
+                    self._close(action, outgoing.pop(action.connection, []))
+                case ev.StartProcess():
+                    self._start_later(action)
+                case ev.RunChecks():
+                    asyncio.ensure_future(self._check(action)).add_done_callback(self._note_error)
+                case ev.TellFailure():
+                    self.notices.append(action)
+                case _:
+                    assert_never(action)
+        for connection, messages in outgoing.items():
+            if connection in self._peers:
+                self._peers[connection].send(messages)
+        if self._scheduler.finished:
+            self._wake.set()
+
+    def _close(self, action: Close, messages: list[FromDriver]) -> None:
+        if action.reason:
+            _LOGGER.warning("a connection is closed: %s", action.reason)
+        peer = self._peers.get(action.connection)
+        if peer is not None:
+            if messages:
+                peer.send(messages)
+            peer.close()
+
+    def _start_later(self, action: ev.StartProcess) -> None:
+        assert self._loop is not None
+        self._loop.call_later(action.delay, self._start_now, action)
+
+    def _start_now(self, action: ev.StartProcess) -> None:
+        if self._scheduler.finished or self._stop_asked:
+            return
+        try:
+            self._crew.start(action.process, action.task)
+        except Exception as error:  # an init callback, or the operating system
+            self._fail(error)
+
+    def _collect_ended(self, now: float) -> None:
+        for exit_ in self._crew.ended():
+            how = f"{exit_.how}; see {exit_.log}.err" if exit_.log is not None else exit_.how
+            self._handle(ev.ProcessEnded(process=exit_.process, task=exit_.task, clean=exit_.code == 0, how=how), now)
+
+    async def _check(self, asked: ev.RunChecks) -> None:
+        assert self._loop is not None
+        plan = self._scheduler.plan.tasks[asked.task]
+        began = time.monotonic()
+        checked = await self._loop.run_in_executor(self._checker, call_checks, plan, asked)
+        now = time.monotonic()
+        self._handle(replace(checked, seconds=now - began), now)
+
+    def _note_error(self, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the run because something outside the blocks went wrong."""
+        self.error = self.error or error
+        self._stop_asked = True
+        self._wake.set()

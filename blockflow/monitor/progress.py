@@ -1,0 +1,176 @@
+"""How far is the run? Bars in a terminal or a notebook, plain lines elsewhere.
+
+Each task shows its blocks done of all, those running, and failed, orphaned and skipped ones where there are any, with
+the time left from the rate of the last minute: an average over the whole run is wrong at its start and at its end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blockflow.state.task_book import TaskState
+
+WINDOW_SECONDS = 60.0
+"""The time left is computed from the blocks of this time."""
+
+LINES_SECONDS = 10.0
+"""How often plain lines are printed."""
+
+
+class Display(Protocol):
+    """Shows how far a run is."""
+
+    def update(self, states: Mapping[str, TaskState], now: float) -> None:
+        """Show new numbers."""
+
+    def write(self, text: str) -> None:
+        """Print a line without disturbing what is shown."""
+
+    def close(self, states: Mapping[str, TaskState], now: float) -> None:
+        """Show the last numbers, and leave."""
+
+
+def make_display(*, progress: bool) -> Display:
+    """The display that fits where this process prints."""
+    if not progress:
+        return Silence()
+    if "ipykernel" in sys.modules or sys.stderr.isatty():
+        return Bars()
+    return Lines()
+
+
+class Silence:
+    """Shows nothing but lines."""
+
+    def update(self, states: Mapping[str, TaskState], now: float) -> None:
+        """Show nothing."""
+
+    def write(self, text: str) -> None:
+        """Print a line."""
+        sys.stderr.write(f"{text}\n")
+
+    def close(self, states: Mapping[str, TaskState], now: float) -> None:
+        """Show nothing."""
+
+
+class Lines(Silence):
+    """A line per task, now and then."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, Rate] = {}
+        self._next = float("-inf")
+        self._shown: dict[str, str] = {}
+
+    def update(self, states: Mapping[str, TaskState], now: float) -> None:
+        """Print what has changed, if the last time is long enough ago."""
+        if now < self._next:
+            for name, state in states.items():
+                self._rates.setdefault(name, Rate()).add(state, now)
+            return
+        self._next = now + LINES_SECONDS
+        for name, state in states.items():
+            rate = self._rates.setdefault(name, Rate())
+            rate.add(state, now)
+            if not state.started and not state.completed_count:
+                continue
+            line = f"{name}: {state.completed_count}/{state.total_block_count} done{describe(state, rate.left(state))}"
+            if self._shown.get(name) != line:
+                self._shown[name] = line
+                self.write(line)
+
+    def close(self, states: Mapping[str, TaskState], now: float) -> None:
+        """Print the last numbers."""
+        self._next = float("-inf")
+        self.update(states, now)
+
+
+class Bars:
+    """A bar per task."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, Rate] = {}
+        self._bars: dict[str, Any] = {}
+
+    def update(self, states: Mapping[str, TaskState], now: float) -> None:
+        """Move the bars."""
+        from tqdm.auto import tqdm
+
+        for place, (name, state) in enumerate(states.items()):
+            if name not in self._bars:
+                self._bars[name] = tqdm(
+                    total=state.total_block_count,
+                    desc=name,
+                    position=place,
+                    unit="block",
+                    bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+                )
+            rate = self._rates.setdefault(name, Rate())
+            rate.add(state, now)
+            bar = self._bars[name]
+            bar.n = state.completed_count
+            bar.set_postfix_str(describe(state, rate.left(state)).removeprefix(", "), refresh=True)
+
+    def write(self, text: str) -> None:
+        """Print a line above the bars."""
+        from tqdm.auto import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+
+    def close(self, states: Mapping[str, TaskState], now: float) -> None:
+        """Leave the bars where they are."""
+        self.update(states, now)
+        for bar in self._bars.values():
+            bar.close()
+
+
+class Rate:
+    """Blocks per second of the last minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, state: TaskState, now: float) -> None:
+        """Note how many blocks were run by now; skipped ones took no time."""
+        self._seen.append((now, state.completed_count - state.skipped_count))
+        while len(self._seen) > 2 and now - self._seen[0][0] > WINDOW_SECONDS:
+            self._seen.popleft()
+
+    def left(self, state: TaskState) -> float | None:
+        """Seconds until all blocks are done; None if nobody can tell."""
+        (then, before), (now, done) = self._seen[0], self._seen[-1]
+        if done <= before or now <= then:
+            return None
+        remaining = state.ready_count + state.processing_count + state.pending_count
+        return remaining * (now - then) / (done - before)
+
+
+def describe(state: TaskState, seconds_left: float | None) -> str:
+    """The numbers beside a bar, each with a comma in front."""
+    counts = (
+        (state.processing_count, "running"),
+        (state.failed_count, "failed"),
+        (state.orphaned_count, "orphaned"),
+        (state.skipped_count, "skipped"),
+    )
+    words = [f"{number} {word}" for number, word in counts if number]
+    if seconds_left is not None and not state.is_done():
+        words.append(f"{clock(seconds_left)} left")
+    return "".join(f", {word}" for word in words)
+
+
+def clock(seconds: float) -> str:
+    """A duration as people read it.
+
+    >>> clock(75), clock(3675), clock(200000)
+    ('1:15', '1:01:15', '2 d 7 h')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

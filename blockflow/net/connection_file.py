@@ -1,0 +1,135 @@
+"""The connection file: how does a worker find its run, and what proves that it belongs to it?
+
+One line of JSON (where the driver listens), then the run's key and certificate in PEM. The file is 0600 in a 0700
+directory of the same user; anything else is refused, by ssh's example. Workers are told only its path: command lines
+can be read by everybody on a machine. When the run is over the key is removed and the line says so, so that a worker
+that comes too late can tell the end of its run from a run that never was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from blockflow.errors import ConnectionFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION = 1
+
+_KEPT_SECONDS = 7 * 24 * 3600
+"""How long the file of a finished run is kept for workers that come too late."""
+
+_SUFFIX = ".connection"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Where a run listens."""
+
+    run: str
+    addresses: tuple[tuple[str, int], ...]
+    """Host and port, to be tried in this order; empty when the run is over."""
+    path: Path
+    """The connection file."""
+
+    @property
+    def finished(self) -> bool:
+        """The run is over."""
+        return not self.addresses
+
+
+def private_directory(directory: Path) -> Path:
+    """A directory that only this user can read; made if it is not there.
+
+    Raises:
+        ConnectionFileError: Somebody else could read it, or it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)
+        _check_private(directory)
+    except OSError as error:
+        raise ConnectionFileError(f"no private directory can be made at {directory}: {error}") from error
+    return directory
+
+
+def write_connection(directory: Path, run: str, addresses: tuple[tuple[str, int], ...], pem: str) -> Connection:
+    """Write the connection file of a run; replaces it atomically if it is there.
+
+    Args:
+        directory: A private directory.
+        run: Id of the run.
+        addresses: Where the driver listens.
+        pem: Key and certificate.
+    """
+    connection = Connection(run=run, addresses=addresses, path=directory / f"{run}{_SUFFIX}")
+    content = asdict(connection) | {"version": VERSION}
+    del content["path"]
+    draft = directory / f".{run}.{os.getpid()}.draft"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(json.dumps(content) + "\n" + pem)
+    draft.replace(connection.path)
+    return connection
+
+
+def close_connection(connection: Connection) -> None:
+    """Say that a run is over, and forget its key; also removes what runs of long ago have left."""
+    directory = connection.path.parent
+    write_connection(directory, connection.run, (), "")
+    for file in directory.glob(f"*{_SUFFIX}"):
+        try:
+            if time.time() - file.stat().st_mtime > _KEPT_SECONDS and read_connection(file).finished:
+                file.unlink()
+        except (OSError, ConnectionFileError):
+            continue  # somebody else removes it as well, or it is not ours to judge
+
+
+def read_connection(path: Path) -> Connection:
+    """Where a run listens.
+
+    Raises:
+        ConnectionFileError: The file is missing, is not private, or is not a connection file.
+    """
+    try:
+        _check_private(path)
+        first = path.read_text().partition("\n")[0]
+    except FileNotFoundError:
+        raise ConnectionFileError(
+            f"there is no connection file {path}: this context belongs to a run that is long over or never was, "
+            "or the file cannot be seen from this machine"
+        ) from None
+    except OSError as error:
+        raise ConnectionFileError(f"connection file {path} cannot be read: {error}") from error
+    try:
+        content = json.loads(first)
+        version = content["version"]
+        addresses = tuple((str(host), int(port)) for host, port in content["addresses"])
+        run = str(content["run"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConnectionFileError(f"{path} is not a connection file: {error!r}") from None
+    if version != VERSION:
+        raise ConnectionFileError(
+            f"connection file {path} has version {version}, this blockflow reads {VERSION}: use one version everywhere"
+        )
+    return Connection(run=run, addresses=addresses, path=path)
+
+
+def _check_private(path: Path) -> None:
+    status = path.stat()
+    if os.name != "posix":
+        return
+    if status.st_uid != os.getuid():
+        raise ConnectionFileError(f"{path} belongs to user {status.st_uid}, not to you ({os.getuid()})")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise ConnectionFileError(
+            f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); whoever reads it can take part "
+            "in the run. Use a directory on a file system that keeps modes, and chmod it to 0700"
+        )

@@ -1,0 +1,97 @@
+"""The context: what is a worker process told about the run that it belongs to?
+
+A map from strings to strings that travels in one environment variable. Keys and values may hold any character: they
+are percent-encoded.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from blockflow.errors import ConnectionFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class Context:
+    """What a worker knows about its run.
+
+    `hostname`, `port`, `task_id`, `worker_id`, `logdir`, and `connection`, the path of the connection file.
+
+    >>> from blockflow import Context
+    >>> context = Context(task_id="a:b=c", worker_id=3)
+    >>> context["worker_id"], Context.from_text(context.to_env())["task_id"]
+    ('3', 'a:b=c')
+    """
+
+    ENV_VARIABLE = "DAISY_CONTEXT"
+    """The environment variable that holds it; the name that daisy users know."""
+
+    def __init__(self, **values: Any) -> None:
+        self._values = {key: str(value) for key, value in values.items()}
+
+    def copy(self) -> Context:
+        """A context with the same values."""
+        return Context(**self._values)
+
+    def to_env(self) -> str:
+        """The context as one string, for the environment."""
+        return ":".join(f"{quote(key, safe='')}={quote(value, safe='/')}" for key, value in self._values.items())
+
+    @classmethod
+    def from_text(cls, text: str) -> Context:
+        """The context that :meth:`to_env` put into a string.
+
+        Raises:
+            ConnectionFileError: The text is no context.
+        """
+        values = {}
+        for pair in text.split(":"):
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context: {pair!r} is not of the form key=value")
+            values[unquote(key)] = unquote(value)
+        return cls(**values)
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Context:
+        """The context of this process.
+
+        Raises:
+            ConnectionFileError: The process was not started as a worker, or its context is damaged.
+        """
+        text = (os.environ if environment is None else environment).get(cls.ENV_VARIABLE)
+        if text is None:
+            raise ConnectionFileError(
+                f"this process has no context ({cls.ENV_VARIABLE} is not set): a worker script is started by the "
+                "process_function of a task, which passes its environment on"
+            )
+        return cls.from_text(text)
+
+    def get(self, key: str, default: str | None = None) -> str | None:
+        """The value of a key, or a default."""
+        return self._values.get(key, default)
+
+    def __getitem__(self, key: str) -> str:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values[key] = str(value)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return self._values == other._values if isinstance(other, Context) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self._values.items())
+        return f"Context({inside})"

@@ -1,0 +1,134 @@
+"""The driver's end of the wire: who connects, and what arrives from them?
+
+tornado listens and encrypts. A connection that does not finish its handshake in time, or presents another key, is
+closed before a byte of it is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.tcpserver import TCPServer
+
+from blockflow.net.tls import server_context
+from blockflow.wire.framing import frame
+from blockflow.wire.messages import encode
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from blockflow.wire.messages import FromDriver
+
+HANDSHAKE_SECONDS = 10.0
+"""How long a stranger may take to prove that it knows the key."""
+
+MOST_STRANGERS = 1024
+"""Connections at once that have not proved it yet: as many workers may start in one moment."""
+
+LARGEST_BACKLOG = 1024 * 1024
+"""Bytes waiting for one worker; one that does not read loses its connection."""
+
+
+class Peer:
+    """One connection whose handshake is done."""
+
+    def __init__(self, stream: IOStream) -> None:
+        self._stream = stream
+
+    async def receive(self) -> bytes:
+        """Whatever has arrived; empty at the end."""
+        try:
+            return bytes(await self._stream.read_bytes(65536, partial=True))
+        except (StreamClosedError, ssl.SSLError, OSError):
+            return b""
+
+    def send(self, messages: list[FromDriver]) -> None:
+        """Send messages; they leave in this order, in the background."""
+        if self._stream.closed():
+            return  # its end is noticed where it is read
+        data = b"".join(frame(encode(message)) for message in messages)
+        try:
+            self._stream.write(data).add_done_callback(_ignore)
+        except (StreamClosedError, OSError):
+            self._stream.close()
+
+    def close(self) -> None:
+        """Close the connection; what was sent before still leaves."""
+        if self._stream.writing():
+            self._stream.write(b"").add_done_callback(self._close_after)
+        else:
+            self._stream.close()
+
+    def _close_after(self, done: Any) -> None:
+        _ignore(done)
+        self._stream.close()
+
+
+def _ignore(done: Any) -> None:
+    """Look at the outcome of a write, so that a lost connection is not reported as an unhandled error."""
+    if not done.cancelled():
+        done.exception()
+
+
+class WorkerServer(TCPServer):
+    """Accepts workers.
+
+    Args:
+        connection_file: Holds the run's key and certificate.
+        serve: Called with each connection that has proved to know the key; the connection ends with it.
+    """
+
+    def __init__(self, connection_file: Path, serve: Callable[[Peer], Awaitable[None]]) -> None:
+        super().__init__(ssl_options=server_context(connection_file), max_buffer_size=4 * LARGEST_BACKLOG)
+        self._serve = serve
+        self._strangers = 0
+        self._streams: set[IOStream] = set()
+
+    async def handle_stream(self, stream: IOStream, address: tuple[str, int]) -> None:
+        """Let a connection in, if it proves in time that it knows the key."""
+        if self._strangers >= MOST_STRANGERS:
+            stream.close()
+            return
+        self._strangers += 1
+        self._streams.add(stream)
+        try:
+            await asyncio.wait_for(stream.wait_for_handshake(), HANDSHAKE_SECONDS)  # type: ignore[attr-defined]
+        except (StreamClosedError, ssl.SSLError, OSError, TimeoutError):
+            stream.close()
+            self._streams.discard(stream)
+            return
+        finally:
+            self._strangers -= 1
+        stream.set_nodelay(True)
+        stream.max_write_buffer_size = LARGEST_BACKLOG
+        try:
+            await self._serve(Peer(stream))
+        finally:
+            stream.close()
+            self._streams.discard(stream)
+
+    def close_all(self) -> None:
+        """Close every connection, and listen no more."""
+        self.stop()
+        for stream in list(self._streams):
+            stream.close()
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets.
+
+    Args:
+        host: Name or address to listen on.
+        port: 0 for any that is free.
+
+    Raises:
+        OSError: The address is not this machine's, or the port is taken.
+    """
+    from tornado.netutil import bind_sockets
+
+    return bind_sockets(port, host)

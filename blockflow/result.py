@@ -1,0 +1,158 @@
+"""The result of a run: is every block done, and if not, which ones and why?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
+
+from blockflow.state.transitions import BlockState
+
+if TYPE_CHECKING:
+    from blockflow.plan.block import Block
+    from blockflow.plan.plan import TaskPlan
+    from blockflow.plan.slices import Indices
+    from blockflow.state.scheduler import Scheduler
+    from blockflow.state.task_book import TaskBook, TaskState
+
+
+class BlockList(Sequence["Block"]):
+    """Blocks of one task, made when they are looked at."""
+
+    def __init__(self, plan: TaskPlan, indices: Indices) -> None:
+        self._plan = plan
+        self.indices = indices
+        """C-order indices of the blocks in the grid of the task."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, place: int) -> Block: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> BlockList: ...
+
+    def __getitem__(self, place: int | slice) -> Block | BlockList:
+        if isinstance(place, slice):
+            return BlockList(self._plan, self.indices[place])
+        return self._plan.block(int(self.indices[place]))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} blocks of task {self._plan.task_id!r}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """One reason for which blocks failed for good."""
+
+    task_id: str
+    error: str
+    """Type and message of the first such exception."""
+    where: str
+    """File and line of user code; empty if unknown."""
+    traceback: str
+    """The first traceback; empty if there is none."""
+    blocks: BlockList
+    """The blocks that failed for this reason."""
+
+
+class RunResult(Mapping[str, "TaskState"]):
+    """How a run ended: true if every block is done or was skipped.
+
+    A mapping from task ids to :class:`TaskState`. The lists below are empty for a result that is true.
+    """
+
+    def __init__(
+        self,
+        states: dict[str, TaskState],
+        failed_blocks: dict[str, BlockList],
+        orphaned_blocks: dict[str, BlockList],
+        causes: list[Cause],
+        problems: list[str],
+    ) -> None:
+        self._states = states
+        self.failed_blocks = failed_blocks
+        """By task: the blocks that failed for good."""
+        self.orphaned_blocks = orphaned_blocks
+        """By task: the blocks that could not run because something upstream failed."""
+        self.causes = causes
+        """Why blocks failed, most frequent first; blocks with the same error at the same place are one cause."""
+        self.problems = problems
+        """What else kept blocks from running, in words."""
+
+    def __bool__(self) -> bool:
+        return all(state.completed_count == state.total_block_count for state in self._states.values())
+
+    def __getitem__(self, task_id: str) -> TaskState:
+        return self._states[task_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __repr__(self) -> str:
+        verdict = "complete" if self else "INCOMPLETE"
+        tasks = ", ".join(
+            f"{name}: {state.completed_count}/{state.total_block_count}" for name, state in self._states.items()
+        )
+        return f"<RunResult {verdict}; {tasks}>"
+
+
+def result_of(scheduler: Scheduler) -> RunResult:
+    """The result of a run whose scheduler has finished, or was stopped."""
+    books = [scheduler.book(task.number) for task in scheduler.plan.tasks]
+    return RunResult(
+        states=scheduler.task_states,
+        failed_blocks=_lists(books, BlockState.FAILED),
+        orphaned_blocks=_lists(books, BlockState.ORPHANED),
+        causes=[cause for book in books for cause in _causes(book)],
+        problems=[problem for book in books if (problem := _problem(book)) is not None],
+    )
+
+
+def _lists(books: list[TaskBook], state: BlockState) -> dict[str, BlockList]:
+    return {
+        book.plan.task_id: BlockList(book.plan, book.blocks.all_of(state)) for book in books if book.blocks.count(state)
+    }
+
+
+def _causes(book: TaskBook) -> list[Cause]:
+    import numpy as np
+
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, failure in book.final_failures.items():
+        kind = failure.error.partition(":")[0]
+        groups.setdefault((kind, failure.where or failure.error), []).append(index)
+    causes = []
+    for indices in sorted(groups.values(), key=len, reverse=True):
+        first = book.final_failures[indices[0]]
+        causes.append(
+            Cause(
+                task_id=book.plan.task_id,
+                error=first.error,
+                where=first.where,
+                traceback=first.traceback,
+                blocks=BlockList(book.plan, np.array(sorted(indices), dtype=np.int64)),
+            )
+        )
+    return causes
+
+
+def _problem(book: TaskBook) -> str | None:
+    if book.ended:
+        return None
+    state = book.state
+    left = state.total_block_count - state.completed_count - state.failed_count - state.orphaned_count
+    name = repr(book.plan.task_id)
+    if book.pool.gave_up is not None:
+        return f"task {name}: {book.pool.gave_up}; {left} blocks are left"
+    if book.pool.exhausted:
+        return (
+            f"task {name}: all worker processes ended by themselves while {left} blocks were left. A process function "
+            "without argument has to open a Client and ask for blocks until there are no more; if it submits a job, it "
+            "has to wait for that job (bsub -K, sbatch --wait, srun)"
+        )
+    return f"task {name}: {left} blocks were not run"

@@ -1,0 +1,203 @@
+"""The front door: run tasks over all their blocks, and say how it went.
+
+1. The tasks are compiled and checked; what cannot be right is refused before anything starts.
+2. Processes are started at once, and load their interpreter while the driver prepares to listen.
+3. The coordinator runs in a thread; this one shows how far the run is, and listens to Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blockflow.errors import ConnectionFileError, PlanError
+from blockflow.logging import get_log_basedir
+from blockflow.monitor.progress import make_display
+from blockflow.plan.plan import check_runnable, compile_plan, dropped_voxels_warning
+from blockflow.state.leases import LARGEST_LEASE
+from blockflow.state.scheduler import LEASE_SECONDS, Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blockflow.coordinator import Coordinator
+    from blockflow.monitor.progress import Display
+    from blockflow.plan.plan import Plan
+    from blockflow.plan.task import Task
+    from blockflow.result import RunResult
+
+HOST_VARIABLE = "DAISY_HOST"
+"""Environment variable for the address to listen on."""
+
+_LOOK_SECONDS = 0.1
+"""How often the display is renewed."""
+
+
+class PlanWarning(UserWarning):
+    """A plan that will run, but may not do what its author expects."""
+
+
+def run_blockwise(
+    tasks: Iterable[Task] | Task,
+    multiprocessing: bool = True,
+    *,
+    progress: bool = True,
+    summary: bool = True,
+    host: str | None = None,
+    port: int = 0,
+) -> RunResult:
+    """Run tasks over all their blocks.
+
+    >>> from blockflow import Roi, Task, run_blockwise
+    >>> seen = []
+    >>> def note(block):
+    ...     seen.append(block.write_roi)
+    >>> task = Task("t", Roi((0,), (30,)), Roi((0,), (10,)), Roi((0,), (10,)), note)
+    >>> result = run_blockwise([task], multiprocessing=False, progress=False, summary=False)
+    >>> bool(result), result["t"].completed_count, seen[0]
+    (True, 3, [0:10] (10))
+
+    Args:
+        tasks: What to do. Tasks upstream of them are run as well.
+        multiprocessing: Run in worker processes. If false, everything runs in this process, and the first exception
+            of a process function is raised, which is good for debugging.
+        progress: Show how far the run is.
+        summary: Print an account at the end.
+        host: Address to listen on and to tell workers, for workers on other machines; by default the value of
+            ``DAISY_HOST``, else only this machine can connect (127.0.0.1).
+        port: Port to listen on; 0 for any that is free.
+
+    Returns:
+        A mapping from task ids to states that is true if every block is done or was skipped.
+
+    Raises:
+        PlanError: The tasks cannot be run; nothing has started.
+        NotShippableError: A process function cannot be sent to a worker; nothing has started.
+        RunError: The run could not be started.
+        KeyboardInterrupt: Ctrl-C was pressed; all workers were stopped.
+    """
+    from blockflow.plan.task import Task as TaskClass
+
+    plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks)
+    check_runnable(plan)
+    _check_port(port)
+    for task in plan.tasks:
+        warning = dropped_voxels_warning(task.task)
+        if warning is not None:
+            warnings.warn(warning, PlanWarning, stacklevel=2)
+    began = time.monotonic()
+    display = make_display(progress=progress)
+    if multiprocessing:
+        scheduler = _run_in_processes(plan, display, host or os.environ.get(HOST_VARIABLE) or "127.0.0.1", port)
+    else:
+        scheduler = _run_here(plan, display)
+    return _account(scheduler, display, time.monotonic() - began, summary=summary)
+
+
+def _run_in_processes(plan: Plan, display: Display, host: str, port: int) -> Scheduler:
+    from blockflow.launch.crew import Crew
+    from blockflow.state.events import StartProcess, Ticked
+    from blockflow.switchboard import Switchboard
+
+    scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE)
+    run = secrets.token_hex(8)
+    switchboard = Switchboard(scheduler, run=run, lease_seconds=LEASE_SECONDS)
+    crew = Crew(plan)
+    actions = switchboard.handle(Ticked(), time.monotonic())
+    try:
+        for action in actions:
+            if isinstance(action, StartProcess):
+                crew.start(action.process, action.task)
+        # Imported here: the workers' interpreters load while this one imports the server.
+        from blockflow.coordinator import Coordinator
+
+        coordinator = Coordinator(
+            scheduler, switchboard, crew, directory=_private_directory(), run=run, host=host, port=port
+        )
+    except BaseException:
+        crew.stop(grace=0.0)
+        raise
+    coordinator.start([action for action in actions if not isinstance(action, StartProcess)])
+    _watch(plan, coordinator, display)
+    if coordinator.error is not None:
+        raise coordinator.error
+    return scheduler
+
+
+def _watch(plan: Plan, coordinator: Coordinator, display: Display) -> None:
+    """Show how far the run is until it ends; Ctrl-C stops it."""
+    from blockflow.monitor.summary import FailureTeller
+
+    teller = FailureTeller(plan)
+
+    def show() -> None:
+        while coordinator.notices:
+            line = teller.line(coordinator.notices.popleft())
+            if line is not None:
+                display.write(line)
+        display.update(coordinator.snapshot, time.monotonic())
+
+    try:
+        while not coordinator.wait(_LOOK_SECONDS):
+            show()
+    except KeyboardInterrupt:
+        display.write("stopping: workers are asked to end, and are ended in a second")
+        coordinator.stop()
+        coordinator.wait(10.0)
+        raise
+    finally:
+        show()
+        display.close(coordinator.snapshot, time.monotonic())
+
+
+def _run_here(plan: Plan, display: Display) -> Scheduler:
+    from blockflow.serial import run_serially
+
+    scheduler = Scheduler(plan)
+    next_look = 0.0
+    try:
+        for _ in run_serially(plan, scheduler):
+            now = time.monotonic()
+            if now >= next_look:
+                display.update(scheduler.task_states, now)
+                next_look = now + _LOOK_SECONDS
+    finally:
+        display.close(scheduler.task_states, time.monotonic())
+    return scheduler
+
+
+def _account(scheduler: Scheduler, display: Display, seconds: float, *, summary: bool) -> RunResult:
+    from blockflow.monitor.summary import summary as account
+    from blockflow.result import result_of
+
+    result = result_of(scheduler)
+    if summary:
+        logs = get_log_basedir()
+        display.write(account(result, seconds, None if logs is None else str(logs)))
+    return result
+
+
+def _check_port(port: int) -> None:
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 65536:
+        raise PlanError(f"port must be a whole number from 0 to 65535, got {port!r}")
+
+
+def _private_directory() -> Path:
+    """Where the connection file goes: beside the logs, which nodes of a cluster usually see.
+
+    Where that is impossible, a directory below the system's temporary one has to do.
+    """
+    from blockflow.net.connection_file import private_directory
+
+    logs = get_log_basedir()
+    if logs is not None:
+        try:
+            return private_directory(logs / ".runs")
+        except ConnectionFileError:
+            pass  # a file system without modes, as Windows shares are
+    return private_directory(Path(tempfile.gettempdir()) / f"blockflow-{os.getuid()}")

@@ -1,0 +1,217 @@
+"""The switchboard: which event is this message, and which message carries out this instruction?
+
+It knows which connection is which worker, and what each worker may say; block and worker state belong to the
+scheduler. Like the scheduler it does no IO and reads no clock: bytes come in, and what has to be done comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+from blockflow.errors import PlanError, RemoteProtocolError
+from blockflow.state import events as ev
+from blockflow.wire import messages as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blockflow.state.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Send a message on a connection."""
+
+    connection: int
+    message: wire.FromDriver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Close a connection after what was sent has left."""
+
+    connection: int
+    reason: str
+
+
+Action: TypeAlias = Send | Close | ev.StartProcess | ev.RunChecks | ev.TellFailure
+
+
+@dataclass(slots=True, kw_only=True)
+class Line:
+    """One connection."""
+
+    host: str = ""
+    pid: int = 0
+    worker: int | None = None
+    task: int = 0
+    said_goodbye: bool = False
+
+
+class Switchboard:
+    """Joins connections to a scheduler.
+
+    Args:
+        scheduler: Owner of all state.
+        run: Id of the run; workers of other runs are refused.
+        lease_seconds: How long a worker keeps its blocks without a sign of life.
+    """
+
+    def __init__(self, scheduler: Scheduler, *, run: str, lease_seconds: float) -> None:
+        self._scheduler = scheduler
+        self._run = run
+        self._lease_seconds = lease_seconds
+        self._lines: dict[int, Line] = {}
+        self._connection_of: dict[int, int] = {}
+        self._numbers = count()
+
+    def connected(self, connection: int) -> None:
+        """A connection was made and has proved that it knows the run's key."""
+        self._lines[connection] = Line()
+
+    def received(self, connection: int, body: bytes, now: float) -> list[Action]:
+        """Take in the body of a frame; a wrong one costs its sender the connection and nobody else anything."""
+        line = self._lines.get(connection)
+        if line is None:
+            return []
+        try:
+            return self._understand(connection, line, wire.decode_from_worker(body), now)
+        except RemoteProtocolError as error:
+            return [Close(connection=connection, reason=str(error))]
+
+    def disconnected(self, connection: int, now: float) -> list[Action]:
+        """A connection is gone; its worker may still be at work."""
+        line = self._lines.pop(connection, None)
+        if line is None or line.worker is None or line.said_goodbye:
+            return []
+        del self._connection_of[line.worker]
+        return self.handle(ev.ConnectionLost(worker=line.worker), now)
+
+    def line(self, connection: int) -> Line | None:
+        """What is known about a connection."""
+        return self._lines.get(connection)
+
+    def limit(self, connection: int) -> int:
+        """Bytes that the next message of a connection may have."""
+        line = self._lines.get(connection)
+        return wire.LARGEST_HELLO if line is None or line.worker is None else wire.LARGEST_MESSAGE
+
+    def handle(self, event: ev.Event, now: float) -> list[Action]:
+        """Hand an event to the scheduler, and turn its instructions into actions."""
+        return self._carry_out(self._scheduler.handle(event, now))
+
+    # ------------------------------------------------------------------------------------------------- internals
+
+    def _understand(self, connection: int, line: Line, message: wire.FromWorker, now: float) -> list[Action]:
+        if isinstance(message, wire.Hello):
+            return self._hello(connection, line, message, now)
+        if line.worker is None:
+            raise RemoteProtocolError(f"{type(message).__name__} before Hello")
+        match message:
+            case wire.Report():
+                return self._report(connection, line.worker, line.task, message, now)
+            case wire.Returned():
+                return self.handle(ev.BlocksReturned(worker=line.worker, lease=message.lease, kept=message.kept), now)
+            case wire.Heartbeat():
+                alive = Send(connection=connection, message=wire.Alive(message.number))
+                return [alive, *self.handle(ev.HeartbeatReceived(worker=line.worker), now)]
+            case wire.Goodbye():
+                line.said_goodbye = True
+                del self._connection_of[line.worker]
+                gone = self.handle(ev.WorkerLeft(worker=line.worker, crashed=False), now)
+                return [*gone, Close(connection=connection, reason="")]
+            case _:
+                assert_never(message)
+
+    def _hello(self, connection: int, line: Line, message: wire.Hello, now: float) -> list[Action]:
+        if line.worker is not None:
+            raise RemoteProtocolError("a second Hello")
+        reason = None
+        task = 0
+        if message.protocol != wire.PROTOCOL:
+            versions = f"the worker speaks protocol {message.protocol}, the driver {wire.PROTOCOL}"
+            reason = f"{versions}: use one version of blockflow"
+        elif message.run != self._run:
+            reason = f"this is run {self._run}, not {message.run}"
+        else:
+            try:
+                task = self._scheduler.plan.number_of(message.task)
+            except PlanError as error:
+                reason = str(error)
+        if reason is not None:
+            refused = Send(connection=connection, message=wire.Refused(reason[:1000]))
+            return [refused, Close(connection=connection, reason=reason)]
+        line.worker, line.task = next(self._numbers), task
+        line.host, line.pid = message.host, message.pid
+        self._connection_of[line.worker] = connection
+        joined = self.handle(ev.WorkerJoined(worker=line.worker, task=task, process=message.process), now)
+        return [Send(connection=connection, message=self._welcome(line.worker, task)), *joined]
+
+    def _welcome(self, worker: int, task: int) -> wire.Welcome:
+        plan = self._scheduler.plan.tasks[task]
+        timeout = plan.task.timeout
+        return wire.Welcome(
+            worker,
+            wire.layout_of(plan.grid),
+            plan.total,
+            round(self._lease_seconds * 1e6),
+            None if timeout is None else round(timeout * 1e6),
+        )
+
+    def _report(self, connection: int, worker: int, task: int, message: wire.Report, now: float) -> list[Action]:
+        actions: list[Action] = []
+        stale = False
+        if message.lease:
+            instructions = self._scheduler.handle(self._reported(worker, message), now)
+            stale = any(isinstance(done, ev.AcknowledgeReport) and done.stale for done in instructions)
+            actions += self._carry_out(instructions)
+        answer = wire.Acknowledged(message.number, message.lease, stale)
+        actions.insert(0, Send(connection=connection, message=answer))
+        if message.asks:
+            actions += self.handle(ev.BlocksAsked(worker=worker), now)
+        return actions
+
+    def _reported(self, worker: int, message: wire.Report) -> ev.BlocksReported:
+        failures: tuple[ev.BlockFailure, ...] = ()
+        if message.failure is not None:
+            failures = (
+                ev.BlockFailure(
+                    index=message.failure.index,
+                    error=message.failure.error,
+                    traceback=message.failure.traceback,
+                    where=message.failure.where,
+                ),
+            )
+        return ev.BlocksReported(
+            worker=worker,
+            lease=message.lease,
+            upto=message.upto,
+            seconds=message.microseconds / 1e6,
+            failures=failures,
+        )
+
+    def _carry_out(self, instructions: Iterable[ev.Instruction]) -> list[Action]:
+        actions: list[Action] = []
+        for instruction in instructions:
+            match instruction:
+                case ev.GrantLease():
+                    runs = wire.pack_runs(instruction.indices.tolist())
+                    self._tell(actions, instruction.worker, wire.Granted(instruction.lease, instruction.attempt, runs))
+                case ev.RecallLease():
+                    self._tell(actions, instruction.worker, wire.Recalled(instruction.lease))
+                case ev.DismissWorker():
+                    self._tell(actions, instruction.worker, wire.Finished())
+                case ev.AcknowledgeReport():
+                    pass  # part of the answer to the message that carried the report
+                case ev.StartProcess() | ev.RunChecks() | ev.TellFailure():
+                    actions.append(instruction)
+                case _:
+                    assert_never(instruction)
+        return actions
+
+    def _tell(self, actions: list[Action], worker: int, message: wire.FromDriver) -> None:
+        connection = self._connection_of.get(worker)
+        if connection is not None:
+            actions.append(Send(connection=connection, message=message))

@@ -1,0 +1,276 @@
+"""What may be said on the wire?
+
+Every message is a tagged msgpack array with typed, bounded fields; anything else is refused when it is decoded, and
+costs its sender the connection. Times are whole microseconds, so that neither NaN nor infinity can be said. Blocks are
+named by task and index; the worker knows the tiling from :class:`Welcome`. No message carries code or voxels.
+
+In order: a worker says :class:`Hello`, the driver :class:`Welcome` or :class:`Refused`. From then on the worker sends
+:class:`Report` (which may also ask for blocks), :class:`Returned`, :class:`Heartbeat` and at the end :class:`Goodbye`;
+the driver sends :class:`Granted`, :class:`Acknowledged`, :class:`Alive`, :class:`Recalled` and at the end
+:class:`Finished`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from blockflow.errors import RemoteProtocolError
+from blockflow.plan.grid import Grid, RegularAxis
+from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
+
+PROTOCOL = 1
+"""Version of the protocol; both sides must have the same."""
+
+LARGEST_HELLO = 1024
+"""Bytes of a message before the handshake is over."""
+
+LARGEST_MESSAGE = 64 * 1024
+"""Bytes of any other message."""
+
+MOST_BLOCKS = 4096
+"""Blocks in a lease."""
+
+Natural: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Whole: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Name: TypeAlias = Annotated[str, Meta(max_length=255)]
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+# --------------------------------------------------------------------------------------------------- worker to driver
+
+
+class Hello(_Message, frozen=True, tag=1):
+    """A worker introduces itself."""
+
+    protocol: Natural
+    run: Name
+    """Id of the run that it wants to work for."""
+    task: Name
+    process: Natural | None
+    """Number of the process that the driver started, if it was."""
+    host: Name
+    pid: Natural
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One failed block."""
+
+    index: Natural
+    """C-order index of the block."""
+    error: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+    traceback: Annotated[str, Meta(max_length=LONGEST_TRACEBACK)]
+    where: Name
+
+
+class Report(_Message, frozen=True, tag=2):
+    """The worker is done with the first `upto` blocks of a lease; lease 0 is none."""
+
+    lease: Natural
+    upto: Natural
+    microseconds: Natural
+    """Time that the blocks reported here for the first time took together."""
+    failure: Failure | None
+    """Workers report every failure at once, so there is never a second one."""
+    asks: bool
+    """The worker wants another lease."""
+    number: Natural
+    """Comes back in the answer; tells the worker when what was answered had been sent."""
+
+
+class Returned(_Message, frozen=True, tag=3):
+    """The worker gives back all blocks of a lease but the first `kept`."""
+
+    lease: Natural
+    kept: Natural
+
+
+class Heartbeat(_Message, frozen=True, tag=4):
+    """The worker is alive."""
+
+    number: Natural
+
+
+class Goodbye(_Message, frozen=True, tag=5):
+    """The worker leaves, and will not write any more."""
+
+    reason: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+
+
+# --------------------------------------------------------------------------------------------------- driver to worker
+
+
+class AxisLayout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A :class:`~blockflow.plan.grid.RegularAxis`."""
+
+    first: Whole
+    step: Whole
+    count: Natural
+    before: Natural
+    after: Natural
+    overshoot: Natural
+    shift: Natural
+
+
+class Welcome(_Message, frozen=True, tag=16):
+    """The worker belongs to the run; what it needs to know about its task."""
+
+    worker: Natural
+    """Its number; no two clients of a run have the same."""
+    axes: Annotated[tuple[AxisLayout, ...], Meta(min_length=1, max_length=32)]
+    total: Annotated[tuple[tuple[Whole, Whole], ...], Meta(min_length=1, max_length=32)]
+    """`total_roi` as (begin, end) per axis."""
+    lease_microseconds: Natural
+    """How long it may keep blocks after a message of its own that was answered."""
+    timeout_microseconds: Natural | None
+    """How long one block may take."""
+
+
+class Refused(_Message, frozen=True, tag=17):
+    """The worker does not belong here."""
+
+    reason: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+
+
+class Granted(_Message, frozen=True, tag=18):
+    """Blocks for the worker."""
+
+    lease: Natural
+    attempt: Natural
+    """Attempt number of the first block; the others follow it."""
+    runs: Annotated[tuple[Natural, ...], Meta(max_length=2 * MOST_BLOCKS)]
+    """Indices as gaps and lengths of runs, alternately: see :func:`pack_runs`."""
+
+
+class Acknowledged(_Message, frozen=True, tag=19):
+    """A report has arrived and was counted, or is stale: the lease is not the worker's any more."""
+
+    number: Natural
+    lease: Natural
+    stale: bool
+
+
+class Alive(_Message, frozen=True, tag=20):
+    """Answer to a heartbeat."""
+
+    number: Natural
+
+
+class Recalled(_Message, frozen=True, tag=21):
+    """The blocks of a lease that are not started are wanted back."""
+
+    lease: Natural
+
+
+class Finished(_Message, frozen=True, tag=22):
+    """There is nothing more to do for this worker."""
+
+
+FromWorker: TypeAlias = Hello | Report | Returned | Heartbeat | Goodbye
+FromDriver: TypeAlias = Welcome | Refused | Granted | Acknowledged | Alive | Recalled | Finished
+
+_ENCODER = msgspec.msgpack.Encoder()
+_FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)
+_FROM_DRIVER = msgspec.msgpack.Decoder(FromDriver)
+
+
+def encode(message: FromWorker | FromDriver) -> bytes:
+    """A message as bytes."""
+    return _ENCODER.encode(message)
+
+
+def decode_from_worker(body: bytes) -> FromWorker:
+    """A message that a worker sent.
+
+    Raises:
+        RemoteProtocolError: It is not one.
+    """
+    try:
+        message: FromWorker = _FROM_WORKER.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"not a message of a worker: {error}") from None
+    return message
+
+
+def decode_from_driver(body: bytes) -> FromDriver:
+    """A message that a driver sent.
+
+    Raises:
+        RemoteProtocolError: It is not one.
+    """
+    try:
+        message: FromDriver = _FROM_DRIVER.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"not a message of a driver: {error}") from None
+    return message
+
+
+def pack_runs(indices: list[int]) -> tuple[int, ...]:
+    """Sorted indices as alternating gaps and lengths; small numbers take a byte each on the wire.
+
+    >>> pack_runs([5, 6, 7, 10])
+    (5, 3, 2, 1)
+    """
+    runs: list[int] = []
+    end = 0
+    for index in indices:
+        if runs and index == end:
+            runs[-1] += 1
+        else:
+            runs += [index - end, 1]
+        end = index + 1
+    return tuple(runs)
+
+
+def unpack_runs(runs: tuple[int, ...], size: int) -> list[int]:
+    """The inverse of :func:`pack_runs`.
+
+    Args:
+        runs: Gaps and lengths.
+        size: Number of blocks in the grid; no index may reach it.
+
+    Raises:
+        RemoteProtocolError: These are not runs of blocks of the grid, or too many.
+
+    >>> unpack_runs((5, 3, 2, 1), size=11)
+    [5, 6, 7, 10]
+    """
+    if len(runs) % 2 or sum(runs[1::2]) > MOST_BLOCKS or sum(runs) > size or 0 in runs[1::2]:
+        raise RemoteProtocolError(f"not at most {MOST_BLOCKS} blocks of a grid of {size}: {runs[:10]}")
+    indices: list[int] = []
+    end = 0
+    for gap, length in zip(runs[::2], runs[1::2], strict=True):
+        begin, end = end + gap, end + gap + length
+        indices.extend(range(begin, end))
+    return indices
+
+
+def layout_of(grid: Grid) -> tuple[AxisLayout, ...]:
+    """A grid as it crosses the wire."""
+    return tuple(
+        AxisLayout(axis.first, axis.step, axis.count, axis.before, axis.after, axis.overshoot, axis.shift)
+        for axis in grid.axes
+    )
+
+
+def grid_of(layout: tuple[AxisLayout, ...]) -> Grid:
+    """The grid that :func:`layout_of` described."""
+    return Grid(
+        tuple(
+            RegularAxis(
+                first=axis.first,
+                step=axis.step,
+                count=axis.count,
+                before=axis.before,
+                after=axis.after,
+                overshoot=axis.overshoot,
+                shift=axis.shift,
+            )
+            for axis in layout
+        )
+    )

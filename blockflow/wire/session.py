@@ -1,0 +1,289 @@
+"""The worker's side of the conversation: which block comes next, what has to be said, and until when may it work?
+
+The session holds no socket and reads no clock. Its owner feeds it with messages and times, takes blocks from it, and
+sends what it wants sent:
+
+1. a lease is worked off in order; what is done is reported when the lease ends, when a block failed, and otherwise
+   every 50 ms, so that blocks downstream start early;
+2. where a lease has several (short) blocks, the next one is asked for when half of them are done, so that the round
+   trip is hidden; a lease of a single block is followed by a request when it is done, so that no block waits here
+   while another worker is idle;
+3. everything a worker holds is its own until `lease_seconds` after it *sent* the last message that was answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from blockflow.errors import LocalProtocolError, RemoteProtocolError
+from blockflow.wire.messages import (
+    PROTOCOL,
+    Acknowledged,
+    Alive,
+    Failure,
+    Finished,
+    FromDriver,
+    FromWorker,
+    Goodbye,
+    Granted,
+    Heartbeat,
+    Hello,
+    Recalled,
+    Refused,
+    Report,
+    Returned,
+    Welcome,
+    grid_of,
+    unpack_runs,
+)
+
+if TYPE_CHECKING:
+    from blockflow.geometry import Box
+    from blockflow.plan.grid import Grid
+    from blockflow.wire.failures import FailureText
+
+REPORT_SECONDS = 0.05
+"""A worker that has something to report does so at least this often."""
+
+HEARTBEATS_PER_LEASE = 6
+"""A lease survives the loss of five heartbeats in a row."""
+
+NO_LEASE = 0
+
+
+@dataclass(slots=True)
+class HeldLease:
+    """A lease as the worker sees it."""
+
+    number: int
+    attempt: int
+    indices: list[int]
+    started: int = 0
+    """Blocks handed to the user's code so far."""
+    done: int = 0
+    """Blocks that the user's code is done with."""
+    reported: int = 0
+    seconds: float = 0.0
+    """Time that the unreported blocks took."""
+    failure: Failure | None = None
+    """Of the unreported blocks; reported at once, so there is never a second one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A block to work on."""
+
+    lease: HeldLease
+    position: int
+    """Place in the lease."""
+    index: int
+    attempt: int
+
+
+class WorkerSession:
+    """One worker's conversation with the driver, from Hello to Goodbye."""
+
+    def __init__(self) -> None:
+        self.welcome: Welcome | None = None
+        self.grid: Grid | None = None
+        self.total: Box = ()
+        self.refused: str | None = None
+        """Why the driver does not want this worker."""
+        self.finished = False
+        """The driver has nothing more for this worker."""
+        self.deadline: float | None = None
+        """After this time the worker holds nothing any more; None before it has been welcomed."""
+        self._leases: deque[HeldLease] = deque()
+        self._outgoing: list[FromWorker] = []
+        self._asked = False
+        self._sent_at: dict[int, float] = {}
+        self._number = 0
+        self._last_report = float("-inf")
+
+    # ------------------------------------------------------------------------------------------------ outgoing
+
+    def hello(self, *, run: str, task: str, process: int | None, host: str, pid: int, now: float) -> None:
+        """Introduce the worker."""
+        self._sent_at[0] = now
+        self._outgoing.append(Hello(PROTOCOL, run, task, process, host[:255], pid))
+
+    def ask(self, now: float) -> None:
+        """Ask for a lease, unless that was done already or is of no use."""
+        if not (self._asked or self.finished):
+            self._report(None, now, asks=True)
+
+    def heartbeat(self, now: float) -> None:
+        """Say that the worker is alive."""
+        self._outgoing.append(Heartbeat(self._numbered(now)))
+
+    def goodbye(self, reason: str, now: float) -> None:
+        """Report what is done, give back what is not started, and leave."""
+        for lease in list(self._leases):
+            self._report_progress(lease, now, asks=False)
+            self._give_back(lease)
+        self._leases.clear()
+        self.finished = True
+        self._outgoing.append(Goodbye(reason))
+
+    def take_outgoing(self) -> list[FromWorker]:
+        """What has to be sent now, in this order."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    # ------------------------------------------------------------------------------------------------ incoming
+
+    def receive(self, message: FromDriver) -> None:
+        """Take in a message of the driver.
+
+        Raises:
+            RemoteProtocolError: It cannot be meant for this worker now.
+        """
+        if self.welcome is None and not isinstance(message, Welcome | Refused):
+            raise RemoteProtocolError(f"{type(message).__name__} before the handshake was over")
+        match message:
+            case Welcome():
+                self._welcomed(message)
+            case Refused():
+                self.refused = message.reason
+            case Granted():
+                self._granted(message)
+            case Acknowledged():
+                self._answered(message.number)
+                if message.stale:
+                    self._leases = deque(lease for lease in self._leases if lease.number != message.lease)
+            case Alive():
+                self._answered(message.number)
+            case Recalled():
+                for lease in list(self._leases):
+                    if lease.number == message.lease:
+                        self._give_back(lease)
+            case Finished():
+                self.finished = True
+                for lease in list(self._leases):
+                    self._give_back(lease)
+            case _:
+                assert_never(message)
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often a heartbeat is due."""
+        return self.lease_seconds / HEARTBEATS_PER_LEASE
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long blocks are the worker's own after an answered message."""
+        if self.welcome is None:
+            raise LocalProtocolError("the driver has not welcomed this worker yet")
+        return self.welcome.lease_microseconds / 1e6
+
+    # --------------------------------------------------------------------------------------------------- blocks
+
+    def next_block(self, now: float) -> Given | None:
+        """The next block to work on; None if none is here.
+
+        A further lease is asked for in time.
+        """
+        for lease in self._leases:
+            if lease.started < len(lease.indices):
+                position = lease.started
+                lease.started += 1
+                several = len(lease.indices) > 1
+                if several and 2 * lease.started > len(lease.indices) and lease is self._leases[-1] and not self._asked:
+                    self._report_progress(lease, now, asks=True)
+                return Given(lease, position, lease.indices[position], lease.attempt + position)
+        return None
+
+    def block_done(self, given: Given, failure: FailureText | None, seconds: float, now: float, *, asks: bool) -> None:
+        """Note that the user's code is done with a block.
+
+        Blocks of a lease must be noted in the order in which they were given.
+
+        Args:
+            given: The block.
+            failure: What went wrong; None for success.
+            seconds: How long it took.
+            now: The time.
+            asks: Ask for more if this was the last block here.
+        """
+        lease = given.lease
+        if given.position != lease.done:
+            raise LocalProtocolError(f"block {given.position} of lease {lease.number} is done before {lease.done}")
+        lease.done += 1
+        lease.seconds += seconds
+        if failure is not None:
+            lease.failure = Failure(given.index, failure.error, failure.traceback, failure.where[:255])
+        last = lease.done == len(lease.indices)
+        if last or failure is not None or now - self._last_report >= REPORT_SECONDS:
+            more = any(held.started < len(held.indices) for held in self._leases)
+            useful = last and not (more or self._asked or self.finished)
+            self._report_progress(lease, now, asks=asks and useful)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the worker holds any lease."""
+        return bool(self._leases)
+
+    # ------------------------------------------------------------------------------------------------- internals
+
+    def _welcomed(self, message: Welcome) -> None:
+        if self.welcome is not None:
+            raise RemoteProtocolError("a second Welcome")
+        if any(axis.step <= 0 for axis in message.axes) or len(message.axes) != len(message.total):
+            raise RemoteProtocolError("a Welcome that describes no grid")
+        self.welcome = message
+        self.grid = grid_of(message.axes)
+        self.total = message.total
+        self.deadline = self._sent_at.pop(0) + self.lease_seconds
+
+    def _granted(self, message: Granted) -> None:
+        assert self.grid is not None
+        if not self._asked:
+            raise RemoteProtocolError("a lease that nobody asked for")
+        self._asked = False
+        indices = unpack_runs(message.runs, self.grid.size)
+        lease = HeldLease(message.lease, message.attempt, indices)
+        self._leases.append(lease)
+        if self.finished:
+            self._give_back(lease)
+
+    def _answered(self, number: int) -> None:
+        sent = self._sent_at.pop(number, None)
+        if sent is None:
+            raise RemoteProtocolError(f"an answer to message {number}, which was answered before or never sent")
+        assert self.deadline is not None
+        self.deadline = max(self.deadline, sent + self.lease_seconds)
+
+    def _give_back(self, lease: HeldLease) -> None:
+        """Return the blocks that are not started."""
+        if lease.started < len(lease.indices):
+            self._outgoing.append(Returned(lease.number, lease.started))
+            del lease.indices[lease.started :]
+        if lease.done == len(lease.indices):
+            self._leases.remove(lease)
+
+    def _report_progress(self, lease: HeldLease, now: float, *, asks: bool) -> None:
+        news = lease.done > lease.reported and lease in self._leases
+        if news or asks:
+            self._report(lease if news else None, now, asks=asks)
+
+    def _report(self, lease: HeldLease | None, now: float, *, asks: bool) -> None:
+        self._asked = self._asked or asks
+        number = self._numbered(now)
+        if lease is None:
+            self._outgoing.append(Report(NO_LEASE, 0, 0, None, asks, number))
+            return
+        self._last_report = now
+        microseconds = round(lease.seconds * 1e6)
+        self._outgoing.append(Report(lease.number, lease.done, microseconds, lease.failure, asks, number))
+        lease.reported = lease.done
+        lease.seconds = 0.0
+        lease.failure = None
+        if lease.done == len(lease.indices):
+            self._leases.remove(lease)
+
+    def _numbered(self, now: float) -> int:
+        self._number += 1
+        self._sent_at[self._number] = now
+        return self._number
