@@ -115,6 +115,7 @@ class Coordinator:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked = False
+        self._ended = threading.Event()
         self._first_actions: list[Action] = []
         self._checker = ThreadPoolExecutor(1, thread_name_prefix="blockflow-checks")
         self._thread = threading.Thread(target=self._run_loop, name="blockflow-coordinator", daemon=True)
@@ -132,13 +133,13 @@ class Coordinator:
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end of the loop; whether it has come."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        # Not Thread.join: when Ctrl-C interrupts it, Python 3.11 takes the thread for ended.
+        return self._ended.wait(seconds)
 
     def stop(self) -> None:
         """Grant nothing more, end all workers within a second or two, and end the loop."""
         self._stop_asked = True
-        if self._loop is not None and self._thread.is_alive():
+        if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop ended in this very moment
                 self._loop.call_soon_threadsafe(self._wake.set)
 
@@ -152,6 +153,7 @@ class Coordinator:
         finally:
             self._checker.shutdown(wait=False, cancel_futures=True)
             self._crew.stop(grace=0.0)
+            self._ended.set()
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
