@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
     from blockflow.run import run_blockwise
+    from blockflow.servers import SerialServer, Server
     from blockflow.state.scheduler import Scheduler
     from blockflow.state.task_book import TaskState
 
@@ -31,6 +32,8 @@ _HOMES = {
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
     "Scheduler": "blockflow.state.scheduler",
+    "SerialServer": "blockflow.servers",
+    "Server": "blockflow.servers",
     "Task": "blockflow.plan.task",
     "TaskState": "blockflow.state.task_book",
     "get_worker_log_basename": "blockflow.logging",
@@ -50,6 +53,8 @@ __all__ = [
     "Roi",
     "RunResult",
     "Scheduler",
+    "SerialServer",
+    "Server",
     "Task",
     "TaskState",
     "get_worker_log_basename",

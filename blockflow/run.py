@@ -21,10 +21,12 @@ from blockflow.state.leases import LARGEST_LEASE
 from blockflow.state.scheduler import LEASE_SECONDS, Scheduler
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable
 
     from blockflow.coordinator import Coordinator
     from blockflow.monitor.progress import Display
+    from blockflow.net.connection_file import Connection
     from blockflow.plan.plan import Plan
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
@@ -91,21 +93,42 @@ def run_blockwise(
     began = time.monotonic()
     display = make_display(progress=progress)
     if multiprocessing:
-        scheduler = _run_in_processes(plan, display, host or os.environ.get(HOST_VARIABLE) or "127.0.0.1", port)
+        scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE)
+        address = host or os.environ.get(HOST_VARIABLE) or "127.0.0.1"
+        run_in_processes(scheduler, display, host=address, port=port)
     else:
-        scheduler = _run_here(plan, display)
+        scheduler = Scheduler(plan)
+        run_here(scheduler, display)
     return _account(scheduler, display, time.monotonic() - began, summary=summary)
 
 
-def _run_in_processes(plan: Plan, display: Display, host: str, port: int) -> Scheduler:
+def run_in_processes(
+    scheduler: Scheduler,
+    display: Display,
+    *,
+    host: str,
+    port: int,
+    stop_event: threading.Event | None = None,
+) -> Connection | None:
+    """Run a scheduler to its end with worker processes.
+
+    Args:
+        scheduler: Made for the tasks to run, and not used before.
+        display: Shows how far the run is.
+        host: Address to listen on, and to tell workers.
+        port: Port to listen on; 0 for any.
+        stop_event: Setting it stops the run.
+
+    Returns:
+        Where the run listened.
+    """
     from blockflow.launch.crew import Crew
     from blockflow.state.events import StartProcess, Ticked
     from blockflow.switchboard import Switchboard
 
-    scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE)
     run = os.urandom(8).hex()
     switchboard = Switchboard(scheduler, run=run, lease_seconds=LEASE_SECONDS)
-    crew = Crew(plan)
+    crew = Crew(scheduler.plan)
     actions = switchboard.handle(Ticked(), time.monotonic())
     try:
         for action in actions:
@@ -121,13 +144,13 @@ def _run_in_processes(plan: Plan, display: Display, host: str, port: int) -> Sch
         crew.stop(grace=0.0)
         raise
     coordinator.start([action for action in actions if not isinstance(action, StartProcess)])
-    _watch(plan, coordinator, display)
+    _watch(scheduler.plan, coordinator, display, stop_event)
     if coordinator.error is not None:
         raise coordinator.error
-    return scheduler
+    return coordinator.connection
 
 
-def _watch(plan: Plan, coordinator: Coordinator, display: Display) -> None:
+def _watch(plan: Plan, coordinator: Coordinator, display: Display, stop_event: threading.Event | None) -> None:
     """Show how far the run is until it ends; Ctrl-C stops it."""
     from blockflow.monitor.summary import FailureTeller
 
@@ -143,6 +166,8 @@ def _watch(plan: Plan, coordinator: Coordinator, display: Display) -> None:
     try:
         while not coordinator.wait(_LOOK_SECONDS):
             show()
+            if stop_event is not None and stop_event.is_set():
+                coordinator.stop()
     except KeyboardInterrupt:
         display.write("stopping: workers are asked to end, and are ended in a second")
         coordinator.stop()
@@ -153,20 +178,19 @@ def _watch(plan: Plan, coordinator: Coordinator, display: Display) -> None:
         display.close(coordinator.snapshot, time.monotonic())
 
 
-def _run_here(plan: Plan, display: Display) -> Scheduler:
+def run_here(scheduler: Scheduler, display: Display) -> None:
+    """Run a scheduler to its end in this process."""
     from blockflow.serial import run_serially
 
-    scheduler = Scheduler(plan)
     next_look = 0.0
     try:
-        for _ in run_serially(plan, scheduler):
+        for _ in run_serially(scheduler):
             now = time.monotonic()
             if now >= next_look:
                 display.update(scheduler.task_states, now)
                 next_look = now + _LOOK_SECONDS
     finally:
         display.close(scheduler.task_states, time.monotonic())
-    return scheduler
 
 
 def _account(scheduler: Scheduler, display: Display, seconds: float, *, summary: bool) -> RunResult:

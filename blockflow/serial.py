@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from blockflow.state.scheduler import Scheduler
 
 
-def run_serially(plan: Plan, scheduler: Scheduler) -> Iterator[None]:
+def run_serially(scheduler: Scheduler) -> Iterator[None]:
     """Run all blocks in this process; an iterator that stops for a moment after each block.
 
     Raises:
         PlanError: A process function takes no block: it would need a server to ask for blocks.
         Exception: Whatever a process function raises.
     """
+    plan = scheduler.plan
     for task in plan.tasks:
         if not task.task.takes_block:
             raise PlanError(
