@@ -113,7 +113,7 @@ class Handout:
         if book.plan.task.pre_check is None:
             return self._draw(book, size, now)
         size = min(size, len(book.cleared))
-        return np.array([book.cleared.popleft() for _ in range(size)], dtype=np.int64)
+        return np.sort(np.array([book.cleared.popleft() for _ in range(size)], dtype=np.int64))
 
     def _draw(self, book: TaskBook, at_most: int, now: float) -> Indices:
         """Ready blocks; roots that nobody has drawn before become ready only here."""
