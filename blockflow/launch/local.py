@@ -73,7 +73,8 @@ class LocalLauncher:
                 out = stack.enter_context(open(f"{log}.out", "wb"))
                 err = stack.enter_context(open(f"{log}.err", "wb"))
             popen = subprocess.Popen(
-                [sys.executable, "-m", "blockflow.worker"],
+                # -P: a socket.py in the working directory must not stand in for Python's own.
+                [sys.executable, "-P", "-m", "blockflow.worker"],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
