@@ -20,6 +20,7 @@ from blockflow.errors import NotShippableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import ModuleType
 
     from blockflow.net.context import Context
@@ -52,11 +53,19 @@ def pack_function(task: Task) -> bytes:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def payload_for(task: Task, function: bytes, context: Context) -> bytes:
-    """Everything that ``python -m blockflow.worker`` reads from its standard input."""
+def payload_for(task: Task, function: bytes, context: Context, log: Path | None) -> bytes:
+    """Everything that a worker process is told.
+
+    Args:
+        task: What it works for.
+        function: The task's process function, packed.
+        context: What it has to know about the run.
+        log: Its output goes to this path with ``.out`` and ``.err`` added; None for the terminal.
+    """
     return pickle.dumps(
         {
             "task": task.task_id,
+            "log": None if log is None else str(log.resolve()),
             "takes_block": task.takes_block,
             "function": function,
             "directory": os.getcwd(),
