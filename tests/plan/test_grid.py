@@ -110,6 +110,30 @@ def test_a_number_that_no_block_has_is_refused(task: Task, number: int) -> None:
             grid.index_of_number(number)
 
 
+@given(tasks(), st.integers())
+def test_an_index_or_position_that_no_block_has_is_refused(task: Task, anything: int) -> None:
+    grid = task.grid
+    for index in (-1, grid.size, anything):
+        if not 0 <= index < grid.size:
+            with pytest.raises(GeometryError, match=rf"^a grid of {grid.size} blocks has no index {index}$"):
+                grid.position(index)
+    for axis, extent in enumerate(grid.shape):
+        for here in (-1, extent):
+            position = (*(0 for _ in range(axis)), here, *(0 for _ in grid.shape[axis + 1 :]))
+            with pytest.raises(GeometryError, match=r"^a grid of \(.+\) has no position \("):
+                grid.index(position)
+
+
+def test_more_blocks_than_64_bits_can_count_are_refused() -> None:
+    voxel: Box = ((0, 1),) * 3
+    assert tile(total=((0, 2**21 - 1),) + ((0, 2**21),) * 2, read=voxel, write=voxel, fit="valid").size < 2**63
+    with pytest.raises(
+        GeometryError,
+        match=rf"^no more than 2\*\*63 - 1 blocks can be numbered, got {2**63} in a grid of .+; use larger blocks$",
+    ):
+        tile(total=((0, 2**21),) * 3, read=voxel, write=voxel, fit="valid")
+
+
 def test_numbers_do_not_depend_on_the_far_end() -> None:
     def numbers(extent: int) -> list[int]:
         grid = tile(total=((0, extent), (0, 20)), read=((0, 4), (0, 4)), write=((1, 3), (0, 4)), fit="valid")
