@@ -187,13 +187,7 @@ def tile(*, total: Box, read: Box, write: Box, fit: Fit) -> Grid:
             f"got {len(total)}, {len(read)} and {len(write)}"
         )
     axes = []
-    for axis, (whole, reads, writes) in enumerate(zip(total, read, write, strict=True)):
-        before, after = writes[0] - reads[0], reads[1] - writes[1]
-        if before < 0 or after < 0:
-            raise GeometryError(
-                f"read_roi must contain write_roi: axis {axis} writes [{writes[0]}, {writes[1]}) "
-                f"and reads only [{reads[0]}, {reads[1]})"
-            )
+    for whole, writes, (before, after) in zip(total, write, contexts_of(read, write), strict=True):
         step = writes[1] - writes[0]
         first, end = whole[0] + before, whole[1] - after
         room = max(0, end - first)
@@ -217,3 +211,23 @@ def tile(*, total: Box, read: Box, write: Box, fit: Fit) -> Grid:
             "use larger blocks"
         )
     return grid
+
+
+def contexts_of(read: Box, write: Box) -> list[tuple[int, int]]:
+    """How far a read box reaches beyond its write box, per axis: in front of it, and behind it.
+
+    Raises:
+        GeometryError: It does not contain the write box.
+
+    >>> contexts_of(((0, 10), (0, 5)), ((1, 8), (0, 5)))
+    [(1, 2), (0, 0)]
+    """
+    contexts = []
+    for axis, (reads, writes) in enumerate(zip(read, write, strict=True)):
+        if not reads[0] <= writes[0] < writes[1] <= reads[1]:
+            raise GeometryError(
+                f"read_roi must contain write_roi: axis {axis} writes [{writes[0]}, {writes[1]}) "
+                f"and reads only [{reads[0]}, {reads[1]})"
+            )
+        contexts.append((writes[0] - reads[0], reads[1] - writes[1]))
+    return contexts
