@@ -7,11 +7,14 @@ tasks is refused when they are compiled into a plan (:mod:`blockflow.plan.plan`)
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
+from math import inf
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from blockflow.errors import GeometryError, PlanError, TaskGraphError
-from blockflow.geometry import Roi, box_of, coordinate_of
+from blockflow.geometry import Roi, box_of, coordinate_of, roi_of
 from blockflow.plan.grid import Fit, Grid, tile
 
 if TYPE_CHECKING:
@@ -25,6 +28,11 @@ CheckFunction: TypeAlias = "Callable[[Block], bool]"
 _LONGEST_NAME = 200
 """Bytes in a task id: it names a log folder, file systems allow 255, and suffixes need some."""
 
+_COMPILED = frozenset(
+    {"task_id", "total_roi", "read_roi", "write_roi", "process_function", "check_function", "fit", "voxel_size"}
+)
+"""What a task derives its other attributes from: a later change would be ignored."""
+
 
 @dataclass(eq=False)
 class Task:
@@ -36,7 +44,8 @@ class Task:
     >>> task.grid.shape
     (4, 4)
 
-    All ROIs are in world units, half-open. Arguments after `upstream_tasks` are keyword-only.
+    All ROIs are in world units, half-open. Arguments after `upstream_tasks` are keyword-only. A task's region, blocks
+    and functions cannot be changed any more: make another one with :func:`dataclasses.replace`.
 
     Raises:
         GeometryError: ROIs that contradict one another or do not lie on the voxel grid, or an unknown `fit`.
@@ -71,13 +80,13 @@ class Task:
     """What happens to blocks that do not fit: ``"valid"`` drops, ``"overhang"`` keeps whole, ``"shrink"`` cuts."""
     timeout: float | None = None
     """Seconds after which a block's worker is killed and the block counts as failed; None for no limit."""
-    upstream_tasks: list[Task] = field(default_factory=list)
+    upstream_tasks: list[Task] = field(default_factory=list, repr=False)
     """Tasks whose results this one reads."""
     _: KW_ONLY
     max_workers: int | None = None
     """Another name of `num_workers`."""
     voxel_size: Any = None
-    """World units per voxel, per axis; if given, every ROI must lie on the voxel grid."""
+    """World units per voxel, per axis; if given, every ROI must measure whole voxels, and so must the context."""
 
     grid: Grid = field(init=False, repr=False)
     """The blocks of this task."""
@@ -91,10 +100,10 @@ class Task:
     def __post_init__(self) -> None:
         self.task_id = _checked_name(self.task_id)
         self.upstream_tasks = _checked_upstream(self.task_id, self.upstream_tasks)
-        self._boxes = {
-            name: box_of(getattr(self, name), f"{name} of task {self.task_id!r}")
-            for name in ("total_roi", "read_roi", "write_roi")
-        }
+        self._boxes = {}
+        for name in ("total_roi", "read_roi", "write_roi"):
+            self._boxes[name] = box_of(getattr(self, name), f"{name} of task {self.task_id!r}")
+            setattr(self, name, roi_of(self._boxes[name]))  # a copy, because ROIs can be changed in place
         if self.voxel_size is not None:
             self.voxel_size = coordinate_of(self.voxel_size, f"voxel_size of task {self.task_id!r}")
             self._check_voxel_grid()
@@ -105,8 +114,14 @@ class Task:
         except GeometryError as error:
             raise GeometryError(f"task {self.task_id!r}: {error}") from None
         self._check_numbers()
-        self.takes_block = self.process_function is None or _takes_block(self.task_id, self.process_function)
-        self.pre_check, self.post_check = self._checks()
+        self._check_functions()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _COMPILED and "post_check" in self.__dict__:
+            raise PlanError(
+                f"{name} of task {self.task_id!r} cannot be changed any more; make a new task with dataclasses.replace"
+            )
+        super().__setattr__(name, value)
 
     @property
     def total_box(self) -> Box:
@@ -135,13 +150,15 @@ class Task:
                 raise GeometryError(
                     f"task {self.task_id!r}: voxel_size has {len(self.voxel_size)} axes, {name} has {len(box)}"
                 )
-            for axis, ((begin, end), voxel) in enumerate(zip(box, self.voxel_size, strict=True)):
+            # The template is shifted to where the total region begins, wherever that is.
+            origins = self._boxes["read_roi" if name == "write_roi" else name]
+            for axis, ((begin, end), (origin, _), voxel) in enumerate(zip(box, origins, self.voxel_size, strict=True)):
                 if voxel <= 0:
                     raise GeometryError(f"task {self.task_id!r}: voxel_size must be positive: axis {axis} has {voxel}")
-                if (end - begin) % voxel or (begin - self._boxes["total_roi"][axis][0]) % voxel:
+                if (begin - origin) % voxel or (end - origin) % voxel:
                     raise GeometryError(
                         f"task {self.task_id!r}: {name} must lie on the voxel grid: axis {axis} is [{begin}, {end}), "
-                        f"a voxel is {voxel}; use multiples of the voxel size"
+                        f"voxels measure {voxel} from {origin} on; use multiples of the voxel size"
                     )
 
     def _check_numbers(self) -> None:
@@ -154,12 +171,24 @@ class Task:
             self.num_workers = self.max_workers
         for name, least in (("num_workers", 1), ("max_retries", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise PlanError(f"task {self.task_id!r}: {name} must be a whole number >= {least}, got {value!r}")
-        if self.timeout is not None and not self.timeout > 0:
-            raise PlanError(f"task {self.task_id!r}: timeout must be a number of seconds > 0, got {self.timeout!r}")
+            setattr(self, name, int(value))
+        limit: Any = self.timeout
+        if limit is not None:
+            if isinstance(limit, bool) or not isinstance(limit, Real) or not 0 < float(limit) < inf:
+                raise PlanError(
+                    f"task {self.task_id!r}: timeout must be a number of seconds > 0, or None for no limit, "
+                    f"got {limit!r}"
+                )
+            self.timeout = float(limit)
+        if self.read_write_conflict not in (True, False):
+            raise PlanError(
+                f"task {self.task_id!r}: read_write_conflict must be True or False, got {self.read_write_conflict!r}"
+            )
+        self.read_write_conflict = bool(self.read_write_conflict)
 
-    def _checks(self) -> tuple[CheckFunction | None, CheckFunction | None]:
+    def _check_functions(self) -> None:
         if isinstance(self.check_function, tuple):
             if len(self.check_function) != 2:
                 raise PlanError(
@@ -169,10 +198,13 @@ class Task:
             pre, post = self.check_function
         else:
             pre, post = self.check_function, None
-        for check in (pre, post):
-            if check is not None and not callable(check):
-                raise PlanError(f"task {self.task_id!r}: check_function must be callable, got {check!r}")
-        return pre, post
+        _check_callable(self.task_id, "process_function", self.process_function)
+        _check_callable(self.task_id, "init_callback_fn", self.init_callback_fn)
+        _check_callable(self.task_id, "check_function", pre)
+        _check_callable(self.task_id, "check_function", post)
+        self.takes_block = self.process_function is None or _takes_block(self.task_id, self.process_function)
+        self.pre_check = pre
+        self.post_check = post
 
 
 def _checked_name(name: Any) -> str:
@@ -188,30 +220,42 @@ def _checked_name(name: Any) -> str:
     )
     if wrong:
         raise TaskGraphError(f"a task id names a folder for logs, and {name!r} cannot: {wrong}")
-    return name
+    return str.__str__(name)  # numpy's strings do not go over the wire
 
 
 def _checked_upstream(task_id: str, upstream: Any) -> list[Task]:
-    tasks = [] if upstream is None else [upstream] if isinstance(upstream, Task) else list(upstream)
+    if upstream is None:
+        return []
+    tasks = list(upstream) if isinstance(upstream, Iterable) else [upstream]
     for task in tasks:
         if not isinstance(task, Task):
             raise TaskGraphError(f"upstream_tasks of task {task_id!r} must be tasks, got {task!r}")
     return tasks
 
 
-def _takes_block(task_id: str, function: Any) -> bool:
+def _check_callable(task_id: str, name: str, function: Any) -> None:
+    if function is None:
+        return
     if not callable(function):
-        raise PlanError(f"task {task_id!r}: process_function must be callable, got {function!r}")
+        raise PlanError(f"task {task_id!r}: {name} must be callable, got {function!r}")
+    lazy = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    if any(is_lazy(code) for is_lazy in lazy for code in (function, type(function).__call__)):
+        raise PlanError(
+            f"task {task_id!r}: {name} must be a plain function; calling an async or generator function runs nothing"
+        )
+
+
+def _takes_block(task_id: str, function: Callable[..., Any]) -> bool:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return True  # builtins without a signature
+    parameters = signature.parameters.values()
     needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    keyword_only = [p.name for p in needed if p.kind is p.KEYWORD_ONLY]
-    if len(needed) > 1 or keyword_only:
-        names = ", ".join(p.name for p in needed)
+    if len(needed) > 1 or any(p.kind is p.KEYWORD_ONLY for p in needed):
+        bare = inspect.Signature([p.replace(annotation=p.empty) for p in needed])
         raise PlanError(
-            f"task {task_id!r}: process_function must take one block, or nothing; it requires ({names}). "
+            f"task {task_id!r}: process_function must take one block, or nothing; it requires {bare}. "
             "Bind the others with functools.partial, the block last"
         )
     return bool(needed) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
