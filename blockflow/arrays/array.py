@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blockflow.arrays.axes import labels_of
-from blockflow.arrays.casting import cast
+from blockflow.arrays.casting import cast, cast_scalar
 from blockflow.arrays.grid import grid_of, voxels_of
 from blockflow.arrays.handles import portable, restore
 from blockflow.arrays.window import Window, writable
@@ -136,7 +136,7 @@ class Array:
         >>> Array(np.array([1, 2, 3])).to_ndarray(Roi((-1,), (3,)), fill_value=0)
         array([0, 1, 2])
         """
-        fill = None if fill_value is None else self._fill(fill_value)
+        fill = None if fill_value is None else cast_scalar(fill_value, self.dtype, "fill_value")
         if roi is None:
             return self._read(self._whole)
         wanted = voxels_of(roi, self.offset, self.voxel_size)
@@ -213,9 +213,10 @@ class Array:
         return _restore_array, (portable(self.data), *place)
 
     def __repr__(self) -> str:
+        kind = type(self.data)
         return (
-            f"<Array {self.roi}, voxel size {self.voxel_size}, "
-            f"shape {self.shape}, dtype {self.dtype}, on {type(self.data).__name__}>"
+            f"<Array {self.roi}, voxel size {self.voxel_size}, shape {self.shape}, "
+            f"dtype {self.dtype}, on {kind.__module__.partition('.')[0]}.{kind.__name__}>"
         )
 
     @property
@@ -238,12 +239,6 @@ class Array:
 
     def _read(self, voxels: Box) -> np.ndarray[Any, Any]:
         return _owned(self.data[self._key(voxels)])
-
-    def _fill(self, fill_value: Any) -> np.ndarray[Any, Any]:
-        fill = np.asarray(fill_value)
-        if fill.ndim:
-            raise GeometryError(f"fill_value must be a single value, got an array of shape {fill.shape}")
-        return cast(fill, self.dtype, "fill_value")
 
     def _values_of(self, value: Array, roi: Roi) -> Any:
         if value.voxel_size != self.voxel_size:

@@ -44,6 +44,21 @@ def cast(values: np.ndarray[Any, Any], dtype: np.dtype[Any], what: str) -> np.nd
     raise ValueLossError(f"{what} of dtype {values.dtype} cannot be stored as {dtype}; convert them first")
 
 
+def cast_scalar(value: Any, dtype: np.dtype[Any], what: str) -> Any:
+    """One value in another dtype, refused if it would be lost.
+
+    Raises:
+        ValueLossError: As for :func:`cast`, or more than one value.
+
+    >>> cast_scalar(7.0, np.dtype("uint8"), "fill_value").dtype
+    dtype('uint8')
+    """
+    values = np.asarray(value)
+    if values.ndim:
+        raise ValueLossError(f"{what} must be a single value, got an array of shape {values.shape}")
+    return cast(values, dtype, what)[()]
+
+
 def _to_integers(values: np.ndarray[Any, Any], dtype: np.dtype[Any], what: str) -> np.ndarray[Any, Any]:
     if values.size == 0:
         return values.astype(dtype)

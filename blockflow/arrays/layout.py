@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from blockflow.arrays.casting import cast
+from blockflow.arrays.casting import cast_scalar
 from blockflow.arrays.chunking import chunks_of
 from blockflow.arrays.grid import grid_of, voxels_of
 from blockflow.errors import ArrayError, GeometryError
@@ -30,6 +30,7 @@ class Layout:
     shape: tuple[int, ...]
     """Voxels, channel axes first."""
     dtype: np.dtype[Any]
+    """In the byte order of this machine, as zarr format 3 reads all of them."""
     chunks: tuple[int, ...]
     """Voxels, channel axes first."""
     shards: tuple[int, ...] | None
@@ -56,7 +57,7 @@ def layout_of(array: Array) -> Layout:
     data = array.data
     return Layout(
         shape=data.shape,
-        dtype=data.dtype,
+        dtype=data.dtype.newbyteorder("="),
         chunks=data.chunks,
         shards=data.shards,
         fill_value=data.fill_value,
@@ -101,7 +102,7 @@ def planned_layout(
         dtype=number,
         chunks=chunk_shape,
         shards=shard_shape,
-        fill_value=cast(np.asarray(fill_value), number, "fill_value")[()],
+        fill_value=cast_scalar(fill_value, number, "fill_value"),
         zarr_format=zarr_format,
         offset=offset,
         voxel_size=sizes,
@@ -115,7 +116,7 @@ def _number_type(dtype: npt.DTypeLike | None) -> np.dtype[Any]:
         number = np.dtype("V")
     if number.kind not in "biufc":
         raise ArrayError(f"dtype must be boolean, integer, float or complex, got {dtype!r}")
-    return number
+    return number.newbyteorder("=")
 
 
 def _count(num_channels: Any) -> int:

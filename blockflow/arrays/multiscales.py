@@ -38,7 +38,7 @@ _NANOMETERS = {
     "meter": 1e9,
 }
 
-_NOISE = 1e-9
+_NOISE = 1e-12
 """How far from whole a number may be, relative to its size: floats say 0.1 + 0.2 is 0.30000000000000004."""
 
 

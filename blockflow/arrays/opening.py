@@ -13,7 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import zarr
-from zarr.errors import ZarrUserWarning
+from zarr.errors import ContainsArrayError, ZarrUserWarning
 
 from blockflow.arrays.array import Array
 from blockflow.arrays.axes import Axes, with_attributes
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["r", "r+", "a"]
 ZarrMode = Literal["r", "r+"]
+
+DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
+"""What zarr raises when a metadata document is not what it should be."""
 
 
 def open_ds(
@@ -111,7 +114,7 @@ def open_zarr(place: Place, mode: ZarrMode) -> zarr.Array[Any]:
         group = node_at(above, "r")
         if isinstance(group, zarr.Group):
             raise ArrayNotFoundError(f"no array at {place}: the group {above} holds {_members(group)}")
-    raise ArrayNotFoundError(f"no array at {place}: there is no zarr group")
+    raise ArrayNotFoundError(f"no array at {place}: {Place(place.store, '')} is no zarr group")
 
 
 def node_at(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group | None:
@@ -123,11 +126,29 @@ def node_at(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group | None
     if place.missing:
         return None
     try:
-        return zarr.open(place.store, path=place.path, mode=mode)
+        return _settled(place, mode)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise MetadataError(f"{place} cannot be opened by zarr: {error}") from error
+    except DAMAGE as error:
+        raise MetadataError(
+            f"{place} has metadata that zarr cannot read ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _settled(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group:
+    """What zarr finds, even if it is being made just now.
+
+    Zarr looks for an array, then for a group: an array may appear in between. And it reads the two documents
+    of format v2, array and attributes, at once: both may appear in between, and the array be seen without its
+    attributes.
+    """
+    try:
+        node = zarr.open(place.store, path=place.path, mode=mode)
+    except ContainsArrayError:
+        node = None
+    if node is None or (isinstance(node, zarr.Array) and node.metadata.zarr_format == 2 and not node.attrs):
+        node = zarr.open(place.store, path=place.path, mode=mode)
+    return node
 
 
 def _with_groups(known: Axes, array: zarr.Array[Any], place: Place) -> Axes:
@@ -144,5 +165,8 @@ def _with_groups(known: Axes, array: zarr.Array[Any], place: Place) -> Axes:
 def _members(group: zarr.Group) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZarrUserWarning)  # files that are not zarr's are none of its members
-        names = sorted(group.keys())
+        try:
+            names = sorted(group.keys())
+        except DAMAGE:
+            return "members that zarr cannot read"
     return ", ".join(map(repr, names)) or "nothing"

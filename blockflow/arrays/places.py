@@ -43,10 +43,6 @@ class Place:
         """Whether there is no such store at all. A writable store on disk makes its folder when looked at."""
         return isinstance(self.store, LocalStore) and not self.store.root.is_dir()
 
-    def frozen(self) -> Place:
-        """The same place, to look at only."""
-        return self if self.store.read_only else Place(self.store.with_read_only(True), self.path)
-
 
 def place_of(path: Any, name: str | None, *, read_only: bool) -> Place:
     """The place of an array. Touches no disk but to see which folders are zarr groups.
