@@ -213,7 +213,7 @@ class WorkerSession:
         lease.done += 1
         lease.seconds += seconds
         if failure is not None:
-            lease.failure = Failure(given.index, failure.error, failure.traceback, failure.where[:255])
+            lease.failure = Failure(given.index, failure.error, failure.traceback, failure.where)
         last = lease.done == len(lease.indices)
         if last or failure is not None or now - self._last_report >= REPORT_SECONDS:
             more = any(held.started < len(held.indices) for held in self._leases)
