@@ -6,8 +6,13 @@ anything is allocated.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
 from blockflow.wire.messages import LARGEST_MESSAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _HEADER = 4
 
@@ -16,10 +21,10 @@ def frame(body: bytes) -> bytes:
     """A body with its length in front.
 
     Raises:
-        LocalProtocolError: The body is larger than any message may be.
+        LocalProtocolError: The body is empty, or larger than any message may be.
     """
-    if len(body) > LARGEST_MESSAGE:
-        raise LocalProtocolError(f"a message has at most {LARGEST_MESSAGE} bytes, this one {len(body)}")
+    if not 0 < len(body) <= LARGEST_MESSAGE:
+        raise LocalProtocolError(f"a message has 1 to {LARGEST_MESSAGE} bytes, this one {len(body)}")
     return len(body).to_bytes(_HEADER, "little") + body
 
 
@@ -34,23 +39,27 @@ class FrameReader:
         self.limit = limit
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The bodies that are complete now.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bodies that are complete now, one by one, so that a wrong frame takes none in front of it along.
 
         Raises:
             RemoteProtocolError: A frame announces more than the limit, or nothing.
         """
         self._buffer += data
-        bodies = []
+        return self._complete()
+
+    def _complete(self) -> Iterator[bytes]:
         begin = 0
-        while len(self._buffer) - begin >= _HEADER:
-            length = int.from_bytes(self._buffer[begin : begin + _HEADER], "little")
-            if not 0 < length <= self.limit:
-                raise RemoteProtocolError(f"a frame of {length} bytes; 1 to {self.limit} are allowed here")
-            end = begin + _HEADER + length
-            if len(self._buffer) < end:
-                break
-            bodies.append(bytes(self._buffer[begin + _HEADER : end]))
-            begin = end
-        del self._buffer[:begin]
-        return bodies
+        try:
+            while len(self._buffer) - begin >= _HEADER:
+                length = int.from_bytes(self._buffer[begin : begin + _HEADER], "little")
+                if not 0 < length <= self.limit:
+                    raise RemoteProtocolError(f"a frame of {length} bytes; 1 to {self.limit} are allowed here")
+                end = begin + _HEADER + length
+                if len(self._buffer) < end:
+                    break
+                body = bytes(self._buffer[begin + _HEADER : end])
+                begin = end
+                yield body
+        finally:
+            del self._buffer[:begin]

@@ -53,7 +53,7 @@ HEARTBEATS_PER_LEASE = 6
 NO_LEASE = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class HeldLease:
     """A lease as the worker sees it."""
 
@@ -116,13 +116,14 @@ class WorkerSession:
 
     def heartbeat(self, now: float) -> None:
         """Say that the worker is alive."""
+        self._report_shortened(now)
         self._outgoing.append(Heartbeat(self._numbered(now)))
 
     def goodbye(self, reason: str, now: float) -> None:
         """Report what is done, give back what is not started, and leave."""
         for lease in list(self._leases):
-            self._report_progress(lease, now, asks=False)
             self._give_back(lease)
+            self._report_progress(lease, now, asks=False)
         self._leases.clear()
         self.finished = True
         self._outgoing.append(Goodbye(reason))
@@ -185,6 +186,7 @@ class WorkerSession:
 
         A further lease is asked for in time.
         """
+        self._report_shortened(now)
         for lease in self._leases:
             if lease.started < len(lease.indices):
                 position = lease.started
@@ -230,6 +232,8 @@ class WorkerSession:
     def _welcomed(self, message: Welcome) -> None:
         if self.welcome is not None:
             raise RemoteProtocolError("a second Welcome")
+        if 0 not in self._sent_at:
+            raise RemoteProtocolError("a Welcome that nobody asked for")
         if any(axis.step <= 0 for axis in message.axes) or len(message.axes) != len(message.total):
             raise RemoteProtocolError("a Welcome that describes no grid")
         self.welcome = message
@@ -241,8 +245,10 @@ class WorkerSession:
         assert self.grid is not None
         if not self._asked:
             raise RemoteProtocolError("a lease that nobody asked for")
-        self._asked = False
         indices = unpack_runs(message.runs, self.grid.size)
+        if not indices:
+            raise RemoteProtocolError("a lease without blocks")
+        self._asked = False
         lease = HeldLease(message.lease, message.attempt, indices)
         self._leases.append(lease)
         if self.finished:
@@ -256,12 +262,18 @@ class WorkerSession:
         self.deadline = max(self.deadline, sent + self.lease_seconds)
 
     def _give_back(self, lease: HeldLease) -> None:
-        """Return the blocks that are not started."""
+        """Return the blocks that are not started; what is left of the lease ends with its last report."""
         if lease.started < len(lease.indices):
             self._outgoing.append(Returned(lease.number, lease.started))
             del lease.indices[lease.started :]
-        if lease.done == len(lease.indices):
+        if lease.reported == len(lease.indices):
             self._leases.remove(lease)
+
+    def _report_shortened(self, now: float) -> None:
+        """Report leases whose last block was done before a recall made it the last one."""
+        for lease in list(self._leases):
+            if lease.done == len(lease.indices):
+                self._report(lease, now, asks=False)
 
     def _report_progress(self, lease: HeldLease, now: float, *, asks: bool) -> None:
         news = lease.done > lease.reported and lease in self._leases
