@@ -163,10 +163,12 @@ def regular_axis(
 ) -> CutAxis:
     """Blocks of equal size from 0 on, each reading a fixed context around what it writes.
 
-    Args: size: Extent of the axis. block: What one block writes. With ``multiple_of`` it is the largest
-        such extent allowed. before: Context read below the write interval. after: Context read above it.
-        fit: "shrink" cuts the last block at the end of the axis, "valid" drops a last block that is not
-        whole,
+    Args:
+        size: Extent of the axis.
+        block: What one block writes. With ``multiple_of`` it is the largest such extent allowed.
+        before: Context read below the write interval.
+        after: Context read above it.
+        fit: "shrink" cuts the last block at the end of the axis, "valid" drops one that is not whole,
             "overhang" lets it reach beyond the end.
         clip: Whether context ends at the borders of the axis. Without, the first and last blocks read beyond
             them, to be filled or padded by whoever reads.
