@@ -1,0 +1,1 @@
+"""Recipes: how do whole jobs of a field look on blockflow?"""
