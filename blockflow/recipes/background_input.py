@@ -9,7 +9,7 @@ in which they are stored.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +150,7 @@ def open_stack(stack: Any) -> Iterator[Stack]:
     if path.is_dir():
         yield Stack(_open_zarr(path))
     elif path.suffix == ".npy":
-        yield Stack(np.load(path, mmap_mode="r", allow_pickle=False))
+        yield Stack(_open_npy(path))
     else:
         with open_hdf5(path, "r") as file:
             if IMAGES not in file:
@@ -172,12 +172,42 @@ def open_hdf5(path: Path, mode: str) -> Any:
         import h5py
     except ImportError as error:
         raise ArrayError("HDF5 files need h5py: pip install 'blockflow[hdf5]'") from error
+    with suppress(ImportError):
+        import hdf5plugin  # noqa: F401, the import makes its compression filters known
     try:
         return h5py.File(path, mode)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {path}") from None
     except OSError as error:
         raise ArrayError(f"{path} cannot be opened as an HDF5 file: {error}") from error
+
+
+def read_hdf5(dataset: Any) -> NDArray[Any]:
+    """All values of an HDF5 dataset.
+
+    Raises:
+        ArrayError: See :func:`check_filters`.
+    """
+    check_filters(dataset)
+    return np.asarray(dataset[()])
+
+
+def check_filters(dataset: Any) -> None:
+    """Refuse an HDF5 dataset whose compression is not known here, in words that say what to do.
+
+    Raises:
+        ArrayError: A filter is missing. Files of dcnum and dclab are compressed with one of hdf5plugin.
+    """
+    import h5py
+
+    creation = dataset.id.get_create_plist()
+    for number in range(creation.get_nfilters()):
+        code, _, _, name = creation.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            raise ArrayError(
+                f"{dataset.file.filename} cannot be read: {dataset.name} is compressed with filter {code} "
+                f"({name.decode() or 'no name'}), which is not installed; try: pip install hdf5plugin"
+            )
 
 
 def _is_event_images(stack: Any) -> bool:
@@ -187,11 +217,12 @@ def _is_event_images(stack: Any) -> bool:
 
 def _from_dataset(images: Any) -> Stack:
     """The stack of an open RT-DC file, with what the file knows about time."""
+    check_filters(images)
     file = images.file
     known = {}
     for feature, field in (("time", "times"), ("frame", "numbers")):
         if feature in file["events"]:
-            values = file["events"][feature][()]
+            values = read_hdf5(file["events"][feature])
             if values.shape != images.shape[:1]:
                 raise MetadataError(
                     f"events/{feature} must have one value for each of the {len(images)} images, "
@@ -202,6 +233,13 @@ def _from_dataset(images: Any) -> Stack:
     return Stack(
         images, **known, rate=None if rate is None else float(rate), source=Path(file.filename).resolve()
     )
+
+
+def _open_npy(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ArrayError(f"{path} cannot be opened as a .npy file: {error}") from error
 
 
 def _open_zarr(path: Path) -> Any:

@@ -8,13 +8,15 @@
 5. :func:`frame_index`: the image of each frame.
 6. :func:`brightness`, :func:`brightness_offset`: how much brighter a frame is than its background.
 
-All functions are pure. The method is that of ``BackgroundSparseMed`` in dcnum 0.31 (P. Müller and others,
-https://github.com/DC-analysis/dcnum, MIT licence), written anew from its formulae and equal to it bit by bit
-for 8-bit frames; each docstring gives its formula. Times are seconds since the first frame.
+All functions are pure (one writes to the log). The method is that of ``BackgroundSparseMed`` in dcnum 0.31
+(P. Müller and others, https://github.com/DC-analysis/dcnum, MIT licence), written anew from its formulae and
+equal to it bit by bit for 8-bit frames; each docstring gives its formula. Times are seconds since the first
+frame.
 """
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ __all__ = [
     "time_axis",
     "window_starts",
 ]
+
+logger = logging.getLogger(__name__)
 
 RECORDED_PER_STORED = 1.5
 """Recorded frames for each stored one (those with an object), as guessed where only a rate is known."""
@@ -191,8 +195,15 @@ def clean_images(
     distance = np.abs(excess - np.median(excess))
     if thresh_cleansing != 0:
         used: NDArray[np.bool_] = distance <= np.var(distance) * 150 / thresh_cleansing
-        if 1 - np.sum(~used) / used.size >= frac_cleansing:
+        left = 1 - np.sum(~used) / used.size
+        if left >= frac_cleansing:
             return used
+        logger.warning(
+            "thresh_cleansing %g would leave the part %.3f of the images: frac_cleansing %g is kept instead",
+            thresh_cleansing,
+            left,
+            frac_cleansing,
+        )
     quantile: NDArray[np.bool_] = distance <= np.quantile(distance, frac_cleansing)
     return quantile
 

@@ -23,7 +23,7 @@ from uuid import UUID
 import numpy as np
 
 from blockflow.errors import ArrayError, MetadataError
-from blockflow.recipes.background_input import open_hdf5
+from blockflow.recipes.background_input import open_hdf5, read_hdf5
 from blockflow.recipes.replacing import replacing_file
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ MAPPINGS = 10
 """The format knows ``basinmap0`` to ``basinmap9``."""
 
 EVENT_COUNT = "experiment:event count"
-
-IDENTIFIER = "experiment:run identifier"
 
 
 def write_rtdc(
@@ -70,7 +68,7 @@ def write_rtdc(
 
     Raises:
         MetadataError: The file holds another number of events, or refers to another measurement.
-        ArrayError: No HDF5 file, no h5py, or no free mapping.
+        ArrayError: No HDF5 file, no h5py, no free mapping, or unknown compression.
     """
     target = Path(path).resolve()
     with replacing_file(target) as part:
@@ -194,7 +192,8 @@ def _check_events(file: Any, target: Path, count: int) -> None:
 def _basins(file: Any) -> dict[str, dict[str, Any]]:
     """The basins of a file by their key."""
     return {
-        key: json.loads(b"\n".join(lines[()].tolist())) for key, lines in dict(file.get("basins", {})).items()
+        key: json.loads(b"\n".join(read_hdf5(lines).tolist()))
+        for key, lines in dict(file.get("basins", {})).items()
     }
 
 
@@ -239,10 +238,14 @@ def _refer_to(file: Any, source: Path, target: Path) -> None:
 
 
 def _measurement_identifier(file: Any) -> str | None:
-    """What readers compare a referred file with: its run identifier, or a hash of time, date and setup."""
-    if IDENTIFIER in file.attrs:
-        return str(file.attrs[IDENTIFIER])
+    """What readers compare a referred file with: its run identifier, or a hash of time, date and setup.
+
+    None, which readers do not compare, where one of them is missing or is no text.
+    """
+    known = file.attrs.get("experiment:run identifier")
+    if known:
+        return known if isinstance(known, str) else None
     facts = [file.attrs.get(name) for name in ("experiment:time", "experiment:date", "setup:identifier")]
-    if not all(facts):
+    if not all(isinstance(fact, str) and fact for fact in facts):
         return None
-    return str(UUID(hashlib.md5("_".join(map(str, facts)).encode(), usedforsecurity=False).hexdigest()))
+    return str(UUID(hashlib.md5("_".join(facts).encode(), usedforsecurity=False).hexdigest()))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from blockflow.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from blockflow.recipes.background_input import Stack
 
@@ -109,27 +109,24 @@ class SlidingMedian:
         if not 0 <= step < self._kernel:
             step = self._kernel
         counted = 2 * step < self._kernel  # else counting the whole window again is less work
-        for rows, frames in self._entering(start + self._kernel - step, start + self._kernel):
-            if counted:
-                self._tally(rows, np.subtract)
-            self._ring[rows] = frames.reshape(len(frames), -1)
-            if counted:
-                self._tally(rows, np.add)
+        for begin, end in self._stack.portions(start + self._kernel - step, start + self._kernel):
+            self._enter(begin, self._stack.frames(begin, end), counted)
         if not counted:
             self._below[:] = 0
             self._upto[:] = 0
             self._tally(slice(0, self._kernel), np.add)
         self._start = start
 
-    def _entering(self, first: int, last: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Frames ``[first, last)`` and the rows of the ring that they take, in pieces that do not wrap."""
-        for begin, end in self._stack.portions(first, last):
-            frames = self._stack.frames(begin, end)
-            row = begin % self._kernel
-            fitting = min(end - begin, self._kernel - row)
-            yield slice(row, row + fitting), frames[:fitting]
-            if fitting < end - begin:
-                yield slice(0, end - begin - fitting), frames[fitting:]
+    def _enter(self, first: int, frames: NDArray[Any], counted: bool) -> None:
+        """Put consecutive frames, from frame ``first`` on, into the rows of those that leave."""
+        row = first % self._kernel
+        for begin, part in ((row, frames[: self._kernel - row]), (0, frames[self._kernel - row :])):
+            rows = slice(begin, begin + len(part))
+            if counted:
+                self._tally(rows, np.subtract)
+            self._ring[rows] = part.reshape(len(part), self._image.size)
+            if counted:
+                self._tally(rows, np.add)
 
     def _tally(self, rows: slice, change: np.ufunc) -> None:
         """Add these rows of the ring to the counts, or subtract them."""
@@ -203,7 +200,7 @@ def count_true(
     array([2, 1], dtype=uint8)
     """
     count, width = values.shape
-    group = min(max(scratch.size // width, 1), 255)
+    group = min(scratch.size // width, 255)
     total = np.zeros(width, dtype)
     for first in range(0, count, group):
         rows = values[first : first + group]
