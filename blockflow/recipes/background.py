@@ -45,6 +45,9 @@ __all__ = ["Background", "rolling_median_background", "sparse_median_background"
 
 logger = logging.getLogger(__name__)
 
+DCNUM_BATCH = 10_000
+"""Part of dcnum's identifier of a rolling median: frames it works off together, which changes no value."""
+
 Item = TypeVar("Item")
 
 
@@ -91,8 +94,8 @@ def sparse_median_background(
 
     >>> frames = np.random.default_rng(0).integers(90, 110, (600, 24, 32)).astype(np.uint8)
     >>> background = sparse_median_background(frames, kernel_size=50, split_time=0.05)
-    >>> background.images.shape, background.index.shape, background.used.sum()
-    ((5, 24, 32), (600,), np.int64(5))
+    >>> background.images.shape, background.index.shape, background.identifier
+    ((5, 24, 32), (600,), 'sparsemed:k=50^s=0.05^t=0^f=0.8^o=1')
     """
     kernel = _whole("kernel_size", kernel_size)
     _check_range("split_time", split_time, split_time > 0, "positive")
@@ -168,9 +171,7 @@ def rolling_median_background(
     """
     kernel = _whole("kernel_size", kernel_size)
     _check_run(num_workers, run_dir)
-    identifier = _identifier(
-        "rollmed", {"k": kernel, "b": 10000}
-    )  # the batch is dcnum's and changes no value
+    identifier = _identifier("rollmed", {"k": kernel, "b": DCNUM_BATCH})
     with open_stack(stack) as frames:
         seconds = _seconds(frames, times, frame_rate)
         kernel = _fitting(kernel, frames)

@@ -153,7 +153,7 @@ def open_stack(stack: Any) -> Iterator[Stack]:
         yield Stack(_open_npy(path))
     else:
         with open_hdf5(path, "r") as file:
-            if IMAGES not in file:
+            if not hasattr(file.get(IMAGES), "shape"):
                 raise MetadataError(
                     f"{path} must have the dataset {IMAGES}, it has {sorted(file) or 'nothing'}; images that "
                     "it takes from another file (a basin) are read from that file"
@@ -230,6 +230,8 @@ def _from_dataset(images: Any) -> Stack:
                 )
             known[field] = values
     rate = file.attrs.get("imaging:frame rate")
+    if rate is not None and not isinstance(rate, int | float | np.number):
+        raise MetadataError(f"imaging:frame rate must be a number, {file.filename} has {rate!r}")
     return Stack(
         images, **known, rate=None if rate is None else float(rate), source=Path(file.filename).resolve()
     )

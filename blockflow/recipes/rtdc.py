@@ -73,7 +73,8 @@ def write_rtdc(
     target = Path(path).resolve()
     with replacing_file(target) as part:
         if target.exists():
-            shutil.copyfile(target, part)
+            with open_hdf5(target, "r"):
+                shutil.copyfile(target, part)
         with open_hdf5(part, "a") as file:
             _remove_background(file)
             _check_events(file, target, len(index))
@@ -107,12 +108,12 @@ def write_rtdc(
 
 
 def frames_per_chunk(shape: tuple[int, int], dtype: np.dtype[Any]) -> int:
-    """Images in a chunk of storage: about 1 MiB, between 10 and 1000, as in files of dcnum.
+    """Images in a chunk of storage: about 1 MiB, at least one and at most 1000.
 
     >>> frames_per_chunk((80, 320), np.dtype(np.uint8))
     40
     """
-    return int(np.clip((1 << 20) // (shape[0] * shape[1] * dtype.itemsize), 10, 1000))
+    return int(np.clip((1 << 20) // (shape[0] * shape[1] * dtype.itemsize), 1, 1000))
 
 
 def _store_images(file: Any, images: Any, compress: bool) -> None:

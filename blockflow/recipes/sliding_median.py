@@ -37,8 +37,7 @@ STRIP = 1 << 15
 """Pixels worked off together: a strip of a window of 200 8-bit frames (6 MB) stays in a level-3 cache."""
 
 SCRATCH = 1 << 18
-"""Bytes of comparison results at a time, 8 to 255 rows of a strip; fewer rows leave numpy's loop per row
-dear."""
+"""Bytes of comparison results at a time: 8 rows of a strip or more, so that calls into numpy cost little."""
 
 COLUMNS = 1 << 20
 """Bytes of the window that are gathered or transposed at a time."""
@@ -100,11 +99,12 @@ class SlidingMedian:
             self._exchange(start)
             for begin in range(0, self._image.size, STRIP):
                 self._settle(begin, min(begin + STRIP, self._image.size))
+            self._start = start
         return self._image.reshape(height, width)
 
     def _exchange(self, start: int) -> None:
         """Bring the frames of the window into the ring and the counts up to date with them."""
-        held, self._start = self._start, None  # a frame that cannot be read leaves no half of a window behind
+        held, self._start = self._start, None  # until the new window is complete there is none
         step = self._kernel if held is None else start - held
         if not 0 <= step < self._kernel:
             step = self._kernel
@@ -115,7 +115,6 @@ class SlidingMedian:
             self._below[:] = 0
             self._upto[:] = 0
             self._tally(slice(0, self._kernel), np.add)
-        self._start = start
 
     def _enter(self, first: int, frames: NDArray[Any], counted: bool) -> None:
         """Put consecutive frames, from frame ``first`` on, into the rows of those that leave."""

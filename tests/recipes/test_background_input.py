@@ -136,6 +136,15 @@ def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_rate_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = rtdc(tmp_path / "m.rtdc", {"image": FRAMES})
+    with h5py.File(path, "a") as file:
+        file.attrs["imaging:frame rate"] = "fast"
+    with pytest.raises(MetadataError, match="frame rate must be a number, .* has 'fast'"), open_stack(path):
+        pass
+
+
 @pytest.mark.parametrize("feature", ["time", "frame"])
 def test_a_time_axis_of_another_length_is_refused(tmp_path: Path, feature: str) -> None:
     path = rtdc(tmp_path / "m.rtdc", {"image": FRAMES, feature: np.arange(299)})

@@ -60,9 +60,15 @@ def basins(file: Any) -> list[dict[str, Any]]:
     return [json.loads(text) for text in texts]
 
 
+def add_basin(file: Any, **basin: Any) -> None:
+    lines = json.dumps(basin, indent=2).encode().split(b"\n")
+    key = hashlib.md5(b"\n".join(lines)).hexdigest()
+    file[f"basins/{key}"] = np.array(lines)
+
+
 def background_of(file: Any) -> NDArray[Any]:
     """What a reader makes of the one internal basin."""
-    (basin,) = [basin for basin in basins(file) if basin["type"] == "internal"]
+    (basin,) = [basin for basin in basins(file) if basin["name"] == "background images"]
     (group,) = basin["paths"]
     return np.asarray(file[group]["image_bg"][()][file["events"][basin["mapping"]][()]])
 
@@ -128,10 +134,6 @@ def test_writing_again_replaces_and_never_mixes(tmp_path: Path) -> None:
 def test_backgrounds_that_others_left_are_removed_and_their_other_basins_stay(tmp_path: Path) -> None:
     path = measurement(tmp_path / "m.rtdc")
 
-    def add(file: Any, **basin: Any) -> None:
-        lines = json.dumps(basin, indent=2).encode().split(b"\n")
-        file[f"basins/{hashlib.md5(b''.join(lines)).hexdigest()}"] = np.array(lines)
-
     with h5py.File(path, "a") as file:
         file["events/image_bg"] = np.zeros((COUNT, 24, 30), np.uint8)
         file["events/bg_off"] = np.zeros(COUNT)
@@ -139,37 +141,25 @@ def test_backgrounds_that_others_left_are_removed_and_their_other_basins_stay(tm
         file["basin_events/userdef1"] = np.arange(9)
         for number in range(4):
             file[f"events/basinmap{number}"] = index(9) + number
-        add(
-            file,
-            name="stale",
-            type="internal",
-            features=["image_bg"],
-            mapping="basinmap0",
-            paths=["basin_events"],
-        )
-        add(
-            file,
-            name="lost",
-            type="internal",
-            features=["image_bg"],
-            mapping="basinmap9",
-            paths=["basin_events"],
-        )
-        add(
-            file,
-            name="mixed",
-            type="internal",
-            features=["image_bg", "userdef1"],
-            mapping="basinmap1",
-            paths=["basin_events"],
-        )
-        add(
-            file, name="elsewhere", type="file", features=["image_bg"], mapping="basinmap2", paths=["/x.rtdc"]
+        for name, mapping, features in (
+            ("stale", "basinmap0", ["image_bg"]),
+            ("lost", "basinmap9", ["image_bg"]),
+            ("mixed", "basinmap1", ["image_bg", "userdef1"]),
+            ("twice", "basinmap3", ["userdef1"]),
+            ("twice", "basinmap3", ["bg_off", "userdef1"]),
+        ):
+            add_basin(
+                file, name=name, type="internal", mapping=mapping, paths=["basin_events"], features=features
+            )
+        add_basin(
+            file, name="elsewhere", type="file", mapping="basinmap2", paths=["/x"], features=["image_bg"]
         )
     write_rtdc(path, images(3), index(3), None, IDENTIFIER)
     with h5py.File(path) as file:
-        found = {basin["name"]: basin for basin in basins_unchecked(file)}
-        assert set(found) == {"mixed", "elsewhere", "background images"}
+        found = {basin["name"]: basin for basin in basins(file)}
+        assert set(found) == {"mixed", "twice", "elsewhere", "background images"}
+        assert len(file["basins"]) == 4
+        assert len(file["basins"]) == 4
         assert found["mixed"]["features"] == ["userdef1"]
         assert found["background images"]["mapping"] == "basinmap0"
         assert set(file["events"]) - set(found) >= {"basinmap0", "basinmap1", "basinmap2", "basinmap3"}
@@ -177,10 +167,6 @@ def test_backgrounds_that_others_left_are_removed_and_their_other_basins_stay(tm
         assert "bg_off" not in file["events"]
         assert file["basin_events/userdef1"].shape == (9,)
         np.testing.assert_array_equal(file["basin_events/image_bg"][()], images(3))
-
-
-def basins_unchecked(file: Any) -> list[dict[str, Any]]:
-    return [json.loads(b"\n".join(lines[()].tolist())) for lines in file["basins"].values()]
 
 
 def test_a_new_file_refers_to_its_measurement(tmp_path: Path) -> None:
@@ -197,6 +183,13 @@ def test_a_new_file_refers_to_its_measurement(tmp_path: Path) -> None:
             assert file.attrs["imaging:frame rate"] == 2000
             assert file["logs/acquisition"][()].tolist() == [b"one", b"two"]
             assert file["tables/pressure"].shape == (3,)
+        with h5py.File(path, "a") as file:
+            file.require_dataset("basin_events/userdef1", (3,), int)
+            add_basin(
+                file, name=f"user's {number}", type="internal", features=["userdef1"], paths=["basin_events"]
+            )
+    with h5py.File(path) as file:
+        assert "user's 3" in [basin["name"] for basin in basins(file)]
 
 
 def test_the_identifier_of_a_measurement(tmp_path: Path) -> None:
@@ -258,7 +251,7 @@ def test_no_free_mapping(tmp_path: Path) -> None:
 def test_what_is_no_hdf5_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "notes.rtdc"
     path.write_text("precious")
-    with pytest.raises(ArrayError, match="cannot be opened as an HDF5 file"):
+    with pytest.raises(ArrayError, match=r"/notes\.rtdc cannot be opened as an HDF5 file"):
         write_rtdc(path, images(3), index(3), None, IDENTIFIER)
     assert path.read_text() == "precious"
     assert os.listdir(tmp_path) == ["notes.rtdc"]
@@ -291,7 +284,7 @@ write_rtdc({str(path)!r}, Deadly(), np.zeros({COUNT}, int), None, "sparsemed:k=1
         np.testing.assert_array_equal(background_of(file), images(5)[index(5)])
 
 
-def test_chunks_hold_between_10_and_1000_images() -> None:
+def test_chunks_hold_about_a_mebibyte() -> None:
     assert frames_per_chunk((5, 7), np.dtype(np.uint8)) == 1000
     assert frames_per_chunk((80, 320), np.dtype(np.uint16)) == 20
-    assert frames_per_chunk((1024, 1024), np.dtype(np.uint8)) == 10
+    assert frames_per_chunk((2048, 1024), np.dtype(np.uint8)) == 1
