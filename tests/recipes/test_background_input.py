@@ -141,7 +141,7 @@ def test_a_rate_that_is_no_number_is_refused(tmp_path: Path) -> None:
     path = rtdc(tmp_path / "m.rtdc", {"image": FRAMES})
     with h5py.File(path, "a") as file:
         file.attrs["imaging:frame rate"] = "fast"
-    with pytest.raises(MetadataError, match="frame rate must be a number, .* has 'fast'"), open_stack(path):
+    with pytest.raises(MetadataError, match=r"frame rate must be a number, .* has 'fast'"), open_stack(path):
         pass
 
 
