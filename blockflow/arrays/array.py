@@ -78,8 +78,7 @@ class Array:
         for attribute in ("shape", "dtype", "__getitem__"):
             if not hasattr(data, attribute):
                 raise GeometryError(
-                    "data must be array-like, with shape, dtype and []: "
-                    f"{type(data).__name__} has no {attribute}"
+                    f"data must be array-like, with shape, dtype and []: {type(data).__name__} has no {attribute}"
                 )
         if offset is not None and roi is not None:
             raise GeometryError(f"pass offset or roi, not both: got {offset} and {roi}")

@@ -58,9 +58,7 @@ def with_attributes(known: Axes, attributes: Mapping[str, Any], where: str) -> A
     return Axes(
         offset=_whole(attributes, "offset", "offset", where) if known.offset is None else known.offset,
         voxel_size=voxel_size,
-        axis_names=_strings(attributes, "axis_names", where)
-        if known.axis_names is None
-        else known.axis_names,
+        axis_names=_strings(attributes, "axis_names", where) if known.axis_names is None else known.axis_names,
         units=_strings(attributes, "units", where) if known.units is None else known.units,
     )
 

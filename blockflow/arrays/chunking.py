@@ -69,9 +69,7 @@ def chunks_of(
     if shard_shape is not None:
         for axis, (shard, chunk) in enumerate(zip(shard_shape, chunk_shape, strict=True)):
             if shard % chunk:
-                raise GeometryError(
-                    f"shards must be multiples of the chunks: axis {axis} has {shard} and {chunk}"
-                )
+                raise GeometryError(f"shards must be multiples of the chunks: axis {axis} has {shard} and {chunk}")
     if written is not None:
         kind, unit = ("chunk", chunk_shape) if shard_shape is None else ("shard", shard_shape)
         _check_unshared(kind, unit[len(channels) :], written[len(channels) :], voxel_size)

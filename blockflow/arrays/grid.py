@@ -58,9 +58,7 @@ def voxels_of(roi: Any, offset: Coordinate, voxel_size: Coordinate) -> Box:
     >>> voxels_of(Roi((0, 40), (20, 10)), Coordinate(20, 20), Coordinate(10, 10))
     ((-2, 0), (2, 3))
     """
-    if (
-        isinstance(roi, Roi) and roi.empty
-    ):  # an empty intersection has no offset, which box_of takes for numbers
+    if isinstance(roi, Roi) and roi.empty:  # an empty intersection has no offset, which box_of takes for numbers
         raise GeometryError(f"roi must have a positive shape, got {roi}")
     box = box_of(roi, "roi")
     if len(box) != len(offset):

@@ -44,12 +44,8 @@ class Layout:
 
     def differences(self, found: Layout) -> str:
         """What another layout has instead; empty if it is the same."""
-        pairs = (
-            (field.name, getattr(self, field.name), getattr(found, field.name)) for field in fields(self)
-        )
-        return ", ".join(
-            f"{name} is {there}, not {asked}" for name, asked, there in pairs if str(asked) != str(there)
-        )
+        pairs = ((field.name, getattr(self, field.name), getattr(found, field.name)) for field in fields(self))
+        return ", ".join(f"{name} is {there}, not {asked}" for name, asked, there in pairs if str(asked) != str(there))
 
 
 def layout_of(array: Array) -> Layout:

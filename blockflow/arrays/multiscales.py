@@ -42,9 +42,7 @@ _NOISE = 1e-12
 """How far from whole a number may be, relative to its size: floats say 0.1 + 0.2 is 0.30000000000000004."""
 
 
-def with_multiscales(
-    known: Axes, attributes: Mapping[str, Any], path: str, ndim: int, where: str
-) -> Axes | None:
+def with_multiscales(known: Axes, attributes: Mapping[str, Any], path: str, ndim: int, where: str) -> Axes | None:
     """What is known, completed from the attributes of a group; None if they do not speak of the array.
 
     Args:
@@ -79,9 +77,7 @@ def with_multiscales(
     return None
 
 
-def _completed(
-    known: Axes, image: Mapping[str, Any], dataset: Mapping[str, Any], ndim: int, where: str
-) -> Axes:
+def _completed(known: Axes, image: Mapping[str, Any], dataset: Mapping[str, Any], ndim: int, where: str) -> Axes:
     where = f"{where}: multiscales of {dataset['path']!r}"
     axes = image["axes"]
     if len(axes) != ndim:

@@ -71,9 +71,7 @@ def open_ds(
     >>> folder.cleanup()
     """
     if mode not in get_args(Mode):
-        advice = (
-            "; prepare_ds makes arrays, with overwrite=True anew" if str(mode).startswith(("w", "x")) else ""
-        )
+        advice = "; prepare_ds makes arrays, with overwrite=True anew" if str(mode).startswith(("w", "x")) else ""
         raise ArrayError(f"mode must be 'r', 'r+' or 'a', got {mode!r}{advice}")
     known = Axes(
         offset=None if offset is None else coordinate_of(offset, "offset"),
@@ -130,9 +128,7 @@ def node_at(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group | None
     except FileNotFoundError:
         return None
     except DAMAGE as error:
-        raise MetadataError(
-            f"{place} has metadata that zarr cannot read ({type(error).__name__}: {error})"
-        ) from error
+        raise MetadataError(f"{place} has metadata that zarr cannot read ({type(error).__name__}: {error})") from error
 
 
 def _settled(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group:

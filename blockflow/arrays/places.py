@@ -69,9 +69,7 @@ def place_of(path: Any, name: str | None, *, read_only: bool) -> Place:
     if not isinstance(path, str | os.PathLike):
         raise ArrayError(f"path must be a path or a zarr group, array or store, got {type(path).__name__}")
     if "://" in os.fspath(path):
-        raise ArrayError(
-            f"path must be on disk, got the URL {path!r}; open it with zarr.open_group and pass the group"
-        )
+        raise ArrayError(f"path must be on disk, got the URL {path!r}; open it with zarr.open_group and pass the group")
     root, inside = _split(Path(os.path.abspath(path)), parts)
     return Place(LocalStore(root, read_only=read_only), "/".join(inside))
 

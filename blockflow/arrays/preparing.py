@@ -142,9 +142,7 @@ def _look_around(place: Place, asked: ZarrFormat | None) -> tuple[bool, ZarrForm
         if node is not None:
             parents.append(node.metadata.zarr_format)
     if asked and parents and asked != parents[0]:
-        raise ArrayError(
-            f"zarr_format must be {parents[0]} like that of the group {place} lies in, got {asked}"
-        )
+        raise ArrayError(f"zarr_format must be {parents[0]} like that of the group {place} lies in, got {asked}")
     found = [] if here is None else [here.metadata.zarr_format]
     return here is not None, asked or (*found, *parents, 3)[0]
 

@@ -115,9 +115,7 @@ class SharedArray:
         np.int64(3)
         """
         if isinstance(array, np.ma.MaskedArray):
-            raise PlanError(
-                "a shared array holds no mask: pass array.filled(...) or share data and mask apart"
-            )
+            raise PlanError("a shared array holds no mask: pass array.filled(...) or share data and mask apart")
         values = np.asarray(array)
         order: Order = "F" if values.flags.f_contiguous and not values.flags.c_contiguous else "C"
         shared = cls.create(values.shape, values.dtype, order=order)
@@ -278,9 +276,7 @@ def _checked(shape: Sequence[int] | int, dtype: DTypeLike) -> tuple[tuple[int, .
     except (TypeError, ValueError) as error:
         raise PlanError(f"a shared array needs a shape of whole numbers >= 0 and a dtype: {error}") from error
     if dtype.hasobject:
-        raise PlanError(
-            f"a shared array cannot hold Python objects, which live in one process: dtype is {dtype}"
-        )
+        raise PlanError(f"a shared array cannot hold Python objects, which live in one process: dtype is {dtype}")
     if dtype.itemsize == 0:
         raise PlanError(f"elements of a shared array need a size: dtype is {dtype}, say for instance 'S10'")
     base, inner = dtype.subdtype or (dtype, ())

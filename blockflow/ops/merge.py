@@ -99,8 +99,7 @@ def merged_shape(pieces: Iterable[Any], grid: GridLike, *, rescaled: bool = Fals
     (14,)
     """
     arrays = [
-        piece if hasattr(piece, "shape") else np.broadcast_to(np.uint8(0), piece)
-        for piece in _in_order(pieces, grid)
+        piece if hasattr(piece, "shape") else np.broadcast_to(np.uint8(0), piece) for piece in _in_order(pieces, grid)
     ]
     return list(_placed(arrays, grid, rescaled))[-1].shape
 
@@ -136,9 +135,7 @@ def _placed(pieces: Iterable[Any], grid: GridLike, rescaled: bool) -> Iterator[_
     )
     if rescaled:
         arrays = list(arrays)
-        layout = [
-            list(_rescaled_places(*each)) for each in zip(grid.axes, _lengths(arrays, counts), strict=True)
-        ]
+        layout = [list(_rescaled_places(*each)) for each in zip(grid.axes, _lengths(arrays, counts), strict=True)]
     else:
         layout = [list(_places(axis)) for axis in grid.axes]
     extents = tuple(places[-1].to.stop for places in layout)
@@ -168,9 +165,7 @@ def _in_order(pieces: Iterable[Any], grid: GridLike) -> Iterable[Any]:
         return pieces
     counts = tuple(axis.count for axis in grid.axes)
     if pieces.shape != counts:
-        raise GeometryError(
-            f"an array of pieces must have the shape of the grid, {counts}, got {pieces.shape}"
-        )
+        raise GeometryError(f"an array of pieces must have the shape of the grid, {counts}, got {pieces.shape}")
     return list(pieces.ravel())
 
 
@@ -180,9 +175,7 @@ def _copies(placed: Iterable[_Placed], out: Any, casting: Casting) -> Iterator[t
         if out is None:
             out = np.empty(shape, piece.dtype)
         if tuple(out.shape) != shape:
-            raise GeometryError(
-                f"out must have the shape of the merged pieces, {shape}, got {tuple(out.shape)}"
-            )
+            raise GeometryError(f"out must have the shape of the merged pieces, {shape}, got {tuple(out.shape)}")
         if getattr(out, "read_only", False) or not getattr(getattr(out, "flags", None), "writeable", True):
             raise PlanError("out must be writable, got a read-only array")
         if not np.can_cast(piece.dtype, out.dtype, casting):
@@ -230,9 +223,7 @@ def _lengths(pieces: list[Any], counts: tuple[int, ...]) -> list[list[int]]:
     lengths: list[dict[int, int]] = [{} for _ in counts]
     for block, piece in zip(np.ndindex(counts), pieces, strict=True):
         if len(piece.shape) < len(counts):
-            raise GeometryError(
-                f"the piece of block {block} must have {len(counts)} axes, got shape {piece.shape}"
-            )
+            raise GeometryError(f"the piece of block {block} must have {len(counts)} axes, got shape {piece.shape}")
         for axis, (position, length) in enumerate(zip(block, piece.shape, strict=False)):
             if lengths[axis].setdefault(position, length) != length:
                 raise GeometryError(

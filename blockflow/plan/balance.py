@@ -111,9 +111,7 @@ def balanced_axis(
     cuts[0] = 0
     begins = [max(0, min(cut - before, size - narrowest)) for cut in cuts]
     cuts.append(size)
-    ends = [
-        min(size, max(cut + after, begin + narrowest)) for cut, begin in zip(cuts[1:], begins, strict=True)
-    ]
+    ends = [min(size, max(cut + after, begin + narrowest)) for cut, begin in zip(cuts[1:], begins, strict=True)]
     return CutAxis(tuple(cuts), tuple(begins), tuple(ends))
 
 

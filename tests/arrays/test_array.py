@@ -133,9 +133,7 @@ def test_the_tutorial_in_memory() -> None:
 
 
 def test_attributes() -> None:
-    array = Array(
-        np.zeros((2, 3, 4), "uint8"), (10, 20), (2, 5), axis_names=["c", "y", "x"], units=["nm", "nm"]
-    )
+    array = Array(np.zeros((2, 3, 4), "uint8"), (10, 20), (2, 5), axis_names=["c", "y", "x"], units=["nm", "nm"])
     assert (array.offset, array.voxel_size, array.roi) == ((10, 20), (2, 5), Roi((10, 20), (6, 20)))
     assert (array.shape, array.dtype, array.spatial_dims, array.channel_dims) == (
         (2, 3, 4),
@@ -371,16 +369,14 @@ INSIDE = Roi((0, 40), (8, 12))
             INSIDE,
             -1,
             ValueLossError,
-            "values must be from 0 to 255 to be stored as uint8, got -1 to -1; "
-            "use a wider dtype or convert them first",
+            "values must be from 0 to 255 to be stored as uint8, got -1 to -1; use a wider dtype or convert them first",
         ),
         *(
             (
                 INSIDE,
                 np.zeros(shape),
                 GeometryError,
-                "values must have the shape of the roi in voxels, (2, 3), after channels that fit (3,): "
-                f"got {shape}",
+                f"values must have the shape of the roi in voxels, (2, 3), after channels that fit (3,): got {shape}",
             )
             for shape in [(2, 2), (3,), (1, 1), (1,), (3, 1, 1), (2, 2, 3), (1, 3, 2, 3), (3, 3, 2)]
         ),
@@ -399,9 +395,7 @@ INSIDE = Roi((0, 40), (8, 12))
         ),
     ],
 )
-def test_writes_that_are_refused_write_nothing(
-    key: Any, value: Any, error: type[Exception], message: str
-) -> None:
+def test_writes_that_are_refused_write_nothing(key: Any, value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as info:
         ARRAY[key] = value
     assert str(info.value) == message

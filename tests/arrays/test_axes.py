@@ -59,8 +59,7 @@ def test_what_is_known_is_not_looked_at() -> None:
         ),
         (
             {"offset": None},
-            "x.zarr/raw: attribute offset must be a sequence of integers, got None; "
-            "pass offset= in whole world units",
+            "x.zarr/raw: attribute offset must be a sequence of integers, got None; pass offset= in whole world units",
         ),
         (
             {"units": "nm"},

@@ -66,8 +66,7 @@ def test_empty_arrays_lose_nothing() -> None:
         (
             [2],
             "bool",
-            "values must be from 0 to 1 to be stored as bool, got 2 to 2; "
-            "use a wider dtype or convert them first",
+            "values must be from 0 to 1 to be stored as bool, got 2 to 2; use a wider dtype or convert them first",
         ),
         (
             [np.nan, 1.0],
@@ -89,14 +88,12 @@ def test_empty_arrays_lose_nothing() -> None:
         (
             [1e300],
             "float32",
-            "values of dtype float64 are too large to be stored as float32; "
-            "use a wider dtype or scale them first",
+            "values of dtype float64 are too large to be stored as float32; use a wider dtype or scale them first",
         ),
         (
             [70000],
             "float16",
-            "values of dtype int64 are too large to be stored as float16; "
-            "use a wider dtype or scale them first",
+            "values of dtype int64 are too large to be stored as float16; use a wider dtype or scale them first",
         ),
         ([1j], "float64", "values of dtype complex128 cannot be stored as float64; convert them first"),
         (["a"], "uint8", "values of dtype <U1 cannot be stored as uint8; convert them first"),

@@ -19,9 +19,7 @@ from blockflow.geometry import coordinate_of
     st.sampled_from([1, 4, 16]),
     st.integers(16, 10**6),
 )
-def test_chunks_divide_the_extent_and_stay_under_the_limit(
-    extent: list[int], itemsize: int, limit: int
-) -> None:
+def test_chunks_divide_the_extent_and_stay_under_the_limit(extent: list[int], itemsize: int, limit: int) -> None:
     chunk = shrunk(tuple(extent), itemsize, limit)
     assert all(n % c == 0 for n, c in zip(extent, chunk, strict=True))
     assert math.prod(chunk) * itemsize <= limit
@@ -64,9 +62,7 @@ def test_chunks_of_powers_of_two_fill_the_limit_by_half(exponents: list[int], li
         ((8, 8), 1, (1, 1), {"shards": (4, 4), "chunks": (2, 4)}, ((2, 4), (4, 4))),
     ],
 )
-def test_choices(
-    shape: Any, itemsize: int, voxel_size: Any, arguments: dict[str, Any], expected: Any
-) -> None:
+def test_choices(shape: Any, itemsize: int, voxel_size: Any, arguments: dict[str, Any], expected: Any) -> None:
     assert chunks_of(shape, itemsize, coordinate_of(voxel_size, "voxel_size"), **arguments) == expected
 
 
@@ -79,8 +75,7 @@ def test_limits_are_those_of_the_documentation() -> None:
     [
         (
             {"write_size": (64, 66)},
-            "write_size must be a multiple of the voxel size (4, 4): axis 1 has 66; "
-            "nearest that fits: 64 or 68",
+            "write_size must be a multiple of the voxel size (4, 4): axis 1 has 66; nearest that fits: 64 or 68",
         ),
         (
             {"write_size": (2, 64)},

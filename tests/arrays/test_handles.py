@@ -73,8 +73,7 @@ def test_a_memmap_is_opened_again(tmp_path: Path, order: Any) -> None:
     array = Array(data, (10, 0))
     part = array[Roi((11, 1), (2, 2))]
     assert (
-        sent(array, "x[x.roi] = x.to_ndarray() + 1; x.data.flush(); print(type(x.data).__name__)", tmp_path)
-        == "memmap"
+        sent(array, "x[x.roi] = x.to_ndarray() + 1; x.data.flush(); print(type(x.data).__name__)", tmp_path) == "memmap"
     )
     np.testing.assert_array_equal(data, np.arange(12).reshape(3, 4) + 1)
     assert sent(part, "print(x.to_ndarray().tolist())", tmp_path) == "[[6, 7], [10, 11]]"

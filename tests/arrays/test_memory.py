@@ -59,9 +59,7 @@ def test_a_descriptor_reused_while_attaching_is_noticed(monkeypatch: pytest.Monk
 
 @linux
 @pytest.mark.parametrize("missing", ["memfd_create", "proc"])
-def test_without_anonymous_memory_it_is_a_file(
-    missing: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_anonymous_memory_it_is_a_file(missing: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any) -> Any:
         raise OSError(errno.EACCES, "forbidden")
 
@@ -136,9 +134,7 @@ def test_a_forked_child_gives_up_its_descriptor_and_leaves_the_file() -> None:
 
 
 @pytest.mark.usefixtures("files")
-def test_a_full_disk_is_an_error_before_the_first_write(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_an_error_before_the_first_write(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 

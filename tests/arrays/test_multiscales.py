@@ -51,9 +51,7 @@ def read(attributes: dict[str, Any], ndim: int = 3, known: Axes | None = None) -
 def test_version_0_4() -> None:
     """As in the specification's example: t, c, z, y, x; the time step does not matter."""
     axes = [{"name": "t", "type": "time", "unit": "millisecond"}, {"name": "c", "type": "channel"}]
-    described = image(
-        axes + space("micrometer"), scale(1, 1, 0.5, 0.325, 0.325), whole=[scale(0.1, 1, 1, 1, 1)]
-    )
+    described = image(axes + space("micrometer"), scale(1, 1, 0.5, 0.325, 0.325), whole=[scale(0.1, 1, 1, 1, 1)])
     assert read(described, 5) == Axes(
         offset=coordinate_of((0, 0, 0), "offset"),
         voxel_size=coordinate_of((500, 325, 325), "voxel_size"),
@@ -90,9 +88,7 @@ def test_axes_without_type_are_known_by_name() -> None:
 
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from(["scale", "translation", "identity"]), st.integers(1, 40), st.integers(1, 40)
-        ),
+        st.tuples(st.sampled_from(["scale", "translation", "identity"]), st.integers(1, 40), st.integers(1, 40)),
         max_size=4,
     ),
     st.lists(st.tuples(st.just("scale"), st.integers(1, 9), st.integers(1, 9)), max_size=2),
@@ -101,9 +97,7 @@ def test_transformations_are_applied_one_after_the_other(dataset: Any, whole: An
     """The oracle moves the corners of voxel 0, in exact fractions of micrometers."""
 
     def written(steps: Any) -> list[dict[str, Any]]:
-        return [
-            {"type": kind} | ({kind: [y / 10, x / 10]} if kind != "identity" else {}) for kind, y, x in steps
-        ]
+        return [{"type": kind} | ({kind: [y / 10, x / 10]} if kind != "identity" else {}) for kind, y, x in steps]
 
     corners = [(Fraction(0), Fraction(1))] * 2
     for kind, *numbers in (*dataset, *whole):
@@ -133,9 +127,7 @@ def test_noise_of_floats_is_no_fraction() -> None:
 
 
 def test_what_is_known_is_not_looked_at() -> None:
-    known = Axes(
-        voxel_size=coordinate_of((400,) * 3, "voxel_size"), axis_names=("a", "b", "c"), units=("nm",) * 3
-    )
+    known = Axes(voxel_size=coordinate_of((400,) * 3, "voxel_size"), axis_names=("a", "b", "c"), units=("nm",) * 3)
     axes = read(image(space(), scale(0.4, 0.4, 0.4), translation(1, 2, 3)), known=known)
     assert (axes.voxel_size, axes.offset) == ((400,) * 3, (1, 2, 3))
     assert (axes.axis_names, axes.units) == (("a", "b", "c"), ("nm",) * 3)

@@ -51,9 +51,7 @@ def test_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zarr_form
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_all_ways_to_say_where(tmp_path: Path, zarr_format: Format) -> None:
     path = tmp_path / "x.zarr"
-    sample(
-        path, zarr_format, offset=[40, 80], voxel_size=[4, 8], axis_names=["c", "y", "x"], units=["nm", "nm"]
-    )
+    sample(path, zarr_format, offset=[40, 80], voxel_size=[4, 8], axis_names=["c", "y", "x"], units=["nm", "nm"])
     store = LocalStore(path)
     group = zarr.open_group(path)
     ways: list[tuple[Any, str | None]] = [
@@ -308,6 +306,4 @@ def test_the_array_says_what_it_is_on(tmp_path: Path) -> None:
     assert repr(array) == (
         "<Array [0:32, 0:40] (32, 40), voxel size (4, 4), shape (3, 8, 10), dtype uint16, on zarr.Array>"
     )
-    assert json.loads((tmp_path / "x.zarr" / "raw" / "zarr.json").read_text())["attributes"] == {
-        "voxel_size": [4, 4]
-    }
+    assert json.loads((tmp_path / "x.zarr" / "raw" / "zarr.json").read_text())["attributes"] == {"voxel_size": [4, 4]}

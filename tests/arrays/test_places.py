@@ -49,9 +49,7 @@ def test_the_root_moves_up_to_the_topmost_group(tmp_path: Path) -> None:
     assert not place.missing
 
 
-def test_relative_paths_are_those_of_the_opening_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_are_those_of_the_opening_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert parts(place_of("x.zarr", "raw", read_only=True)) == (os.path.join(tmp_path, "x.zarr"), "raw")
 
@@ -88,8 +86,7 @@ def test_ancestors_are_nearest_first() -> None:
         (
             "s3://bucket/x.zarr",
             "raw",
-            "path must be on disk, got the URL 's3://bucket/x.zarr'; "
-            "open it with zarr.open_group and pass the group",
+            "path must be on disk, got the URL 's3://bucket/x.zarr'; open it with zarr.open_group and pass the group",
         ),
     ],
 )

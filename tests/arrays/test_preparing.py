@@ -145,9 +145,7 @@ def test_an_array_may_be_the_root_of_its_store(tmp_path: Path) -> None:
 def test_compressors_are_those_of_zarr(tmp_path: Path) -> None:
     array = prepare_ds(tmp_path / "x.zarr", "raw", ROI, dtype="uint8", compressors=BloscCodec())
     assert [type(codec).__name__ for codec in array.data.compressors] == ["BloscCodec"]
-    assert (
-        prepare_ds(tmp_path / "x.zarr", "plain", ROI, dtype="uint8", compressors=None).data.compressors == ()
-    )
+    assert prepare_ds(tmp_path / "x.zarr", "plain", ROI, dtype="uint8", compressors=None).data.compressors == ()
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -176,8 +174,7 @@ def test_resuming_keeps_the_data(tmp_path: Path, zarr_format: Any) -> None:
         ({"total_roi": Roi((4, 40), (64, 32))}, "offset is (0, 40), not (4, 40)"),
         (
             {"voxel_size": (1, 2)},
-            "shape is (64, 32), not (64, 16), chunks is (16, 16), not (16, 8), "
-            "voxel_size is (1, 1), not (1, 2)",
+            "shape is (64, 32), not (64, 16), chunks is (16, 16), not (16, 8), voxel_size is (1, 1), not (1, 2)",
         ),
         ({"dtype": "uint16"}, "dtype is uint8, not uint16"),
         ({"chunks": (8, 16)}, "chunks is (16, 16), not (8, 16)"),
@@ -187,9 +184,7 @@ def test_resuming_keeps_the_data(tmp_path: Path, zarr_format: Any) -> None:
         ({"num_channels": 1}, "shape is (64, 32), not (1, 64, 32), chunks is (16, 16), not (1, 16, 16)"),
     ],
 )
-def test_another_layout_is_refused_with_what_differs(
-    tmp_path: Path, change: dict[str, Any], difference: str
-) -> None:
+def test_another_layout_is_refused_with_what_differs(tmp_path: Path, change: dict[str, Any], difference: str) -> None:
     arguments: dict[str, Any] = {
         "total_roi": ROI,
         "voxel_size": (1, 1),
@@ -390,9 +385,7 @@ def test_of_different_layouts_at_the_same_moment_one_wins(tmp_path: Path, zarr_f
 
 def test_a_killed_writer_leaves_whole_chunks(tmp_path: Path) -> None:
     """Each of its writes fills one chunk with one number; whenever it is killed, no chunk holds two."""
-    array = prepare_ds(
-        tmp_path / "x.zarr", "raw", Roi((0, 0), (512, 512)), dtype="uint16", write_size=(256, 512)
-    )
+    array = prepare_ds(tmp_path / "x.zarr", "raw", Roi((0, 0), (512, 512)), dtype="uint16", write_size=(256, 512))
     code = (
         "import itertools, sys; from blockflow.arrays import open_ds; from blockflow.geometry import Roi\n"
         "array = open_ds(sys.argv[1], 'raw', 'a')\n"

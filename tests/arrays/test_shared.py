@@ -97,9 +97,7 @@ def test_any_dtype_and_shape_starts_as_zeros_and_keeps_a_copy(
         assert zeros.dtype == dtype
         assert zeros.nbytes == np.zeros(shape, dtype).nbytes
         assert zeros.view().tobytes() == np.zeros(shape, dtype).tobytes()
-    raw = np.random.default_rng(0).integers(
-        0, 2, max(1, int(np.prod(shape))) * max(1, dtype.itemsize), np.uint8
-    )
+    raw = np.random.default_rng(0).integers(0, 2, max(1, int(np.prod(shape))) * max(1, dtype.itemsize), np.uint8)
     array = np.ndarray(shape, dtype, raw)
     with SharedArray.from_array(array) as copy:
         assert copy.dtype == dtype
@@ -113,9 +111,7 @@ def test_any_dtype_and_shape_starts_as_zeros_and_keeps_a_copy(
     array=hnp.arrays(hnp.array_dtypes() | hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, min_side=0)),
     axes=st.randoms(),
 )
-def test_a_pickled_handle_sees_the_same_bytes_in_any_memory_layout(
-    array: np.ndarray[Any, Any], axes: Any
-) -> None:
+def test_a_pickled_handle_sees_the_same_bytes_in_any_memory_layout(array: np.ndarray[Any, Any], axes: Any) -> None:
     order = list(range(array.ndim))
     axes.shuffle(order)
     array = array.transpose(order)[::2] if array.ndim else array

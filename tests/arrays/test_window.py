@@ -17,9 +17,7 @@ from blockflow.errors import ArrayError
 @given(st.data(), hnp.array_shapes(min_dims=1, max_dims=3, max_side=6))
 def test_indexing_equals_indexing_a_view(data: st.DataObject, shape: tuple[int, ...]) -> None:
     source = np.arange(np.prod(shape)).reshape(shape)
-    cut = tuple(
-        slice(begin := data.draw(st.integers(0, n - 1)), data.draw(st.integers(begin + 1, n))) for n in shape
-    )
+    cut = tuple(slice(begin := data.draw(st.integers(0, n - 1)), data.draw(st.integers(begin + 1, n))) for n in shape)
     window = Window(source, tuple(range(s.start, s.stop) for s in cut))
     view = source[cut]
     assert (window.shape, window.dtype) == (view.shape, view.dtype)

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ORACLES = Path(__file__).parents[2].parent / "shared" / "oracles" / "magmap"
-needs_oracles = pytest.mark.skipif(
-    not ORACLES.is_dir(), reason="recorded results of other libraries are not here"
-)
+needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="recorded results of other libraries are not here")
 
 
 @dataclass(frozen=True)
@@ -148,9 +146,7 @@ def test_any_array_is_a_sink(kind: str, tmp_path: Path) -> None:
     np.save(tmp_path / "out.npy", np.zeros_like(array))
     make: dict[str, Callable[[], Any]] = {
         "memmap": lambda: np.load(tmp_path / "out.npy", "r+"),
-        "zarr": lambda: zarr.create_array(
-            tmp_path / "out.zarr", shape=array.shape, chunks=(2, 2, 1), dtype="i8"
-        ),
+        "zarr": lambda: zarr.create_array(tmp_path / "out.zarr", shape=array.shape, chunks=(2, 2, 1), dtype="i8"),
         "shared": lambda: SharedArray.create(array.shape, array.dtype),
         "view": lambda: room[1, ..., :2],
         "strided": lambda: room[0, ..., ::-2],
@@ -282,10 +278,7 @@ def test_magmaps_round_trips() -> None:
         shape, dims = case["shape"], len(case["grid"])
         overlap = case["overlap"] or [0] * dims
         grid = Grid(
-            [
-                regular_axis(*each[:2], after=each[2])
-                for each in zip(shape, case["max_pixels"], overlap, strict=False)
-            ]
+            [regular_axis(*each[:2], after=each[2]) for each in zip(shape, case["max_pixels"], overlap, strict=False)]
         )
         assert list(grid.counts) == case["grid"]
         array = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)

@@ -184,9 +184,7 @@ def derived(size: int, case: dict[str, Any]) -> tuple[list[tuple[int, int]], lis
             count -= rest if count > rest else 0
         else:
             count += workers - rest
-    width = max(
-        Fraction(widest) if exact else Fraction(size + (count - 1) * overlap, count), Fraction(narrowest)
-    )
+    width = max(Fraction(widest) if exact else Fraction(size + (count - 1) * overlap, count), Fraction(narrowest))
     begins = [floor(j * width) - j * overlap for j in range(count)]
     ends = [floor((j + 1) * width) - j * overlap for j in range(count - 1)] + [size]
     if exact:
@@ -232,8 +230,7 @@ def test_clearmaps_plans_are_reproduced_where_they_are_right() -> None:
             outcomes["refused by both"] += 1
             continue
         blocks, valid = (
-            oracle[f"{kind}_ranges"][oracle["ptr"][i] : oracle["ptr"][i + 1]].tolist()
-            for kind in ("block", "valid")
+            oracle[f"{kind}_ranges"][oracle["ptr"][i] : oracle["ptr"][i + 1]].tolist() for kind in ("block", "valid")
         )
         axis = balanced_axis(size, **case)
         ours = [[span.read_begin, span.read_end] for span in axis]
@@ -250,15 +247,11 @@ def test_clearmaps_plans_are_reproduced_where_they_are_right() -> None:
         elif reason is not None:
             outcomes[f"upstream has {reason}"] += 1
         else:
-            assert tuple([tuple(span) for span in spans] for spans in (ours, ours_valid)) == derived(
-                size, case
-            ), row
+            assert tuple([tuple(span) for span in spans] for spans in (ours, ours_valid)) == derived(size, case), row
             assert np.abs(np.subtract(ours, blocks)).max() == 1, row
             outcomes["sizes accumulated in floats, one voxel off"] += 1
     total = sum(outcomes.values())
     assert outcomes["equal"] + outcomes["refused by both"] > 0.85 * total, outcomes
     assert outcomes["sizes accumulated in floats, one voxel off"] < 0.01 * total, outcomes
-    assert sum(n for outcome, n in outcomes.items() if outcome.startswith("upstream has")) < 0.02 * total, (
-        outcomes
-    )
+    assert sum(n for outcome, n in outcomes.items() if outcome.startswith("upstream has")) < 0.02 * total, outcomes
     print(dict(outcomes))

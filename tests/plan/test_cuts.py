@@ -97,9 +97,7 @@ def test_an_axis_is_a_value(axis: CutAxis) -> None:
         ((0, 3, 5), (0, 3), (6, 5), "end after the next one: block 0 has 6 against 5"),
     ],
 )
-def test_an_axis_that_breaks_the_invariant_is_refused(
-    cuts: Any, begins: Any, ends: Any, message: str
-) -> None:
+def test_an_axis_that_breaks_the_invariant_is_refused(cuts: Any, begins: Any, ends: Any, message: str) -> None:
     with pytest.raises(GeometryError, match=message):
         CutAxis(cuts, begins, ends)
 
@@ -118,13 +116,9 @@ def test_bounds_never_cut_into_what_is_written() -> None:
     clip=st.booleans(),
     multiple_of=st.integers(1, 9),
 )
-def test_regular_axis(
-    size: int, block: int, before: int, after: int, fit: Any, clip: bool, multiple_of: int
-) -> None:
+def test_regular_axis(size: int, block: int, before: int, after: int, fit: Any, clip: bool, multiple_of: int) -> None:
     def make() -> CutAxis:
-        return regular_axis(
-            size, block, before=before, after=after, fit=fit, clip=clip, multiple_of=multiple_of
-        )
+        return regular_axis(size, block, before=before, after=after, fit=fit, clip=clip, multiple_of=multiple_of)
 
     step = block // multiple_of * multiple_of
     if step == 0 or (fit == "valid" and step > size):
@@ -174,9 +168,7 @@ def test_a_million_blocks_cost_nothing_per_query() -> None:
     assert axis.reading(5_000_000, 5_000_001) == range(499_999, 500_001)
 
 
-needs_oracles = pytest.mark.skipif(
-    not ORACLES.is_dir(), reason="recorded results of other libraries are not here"
-)
+needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="recorded results of other libraries are not here")
 
 
 @needs_oracles
