@@ -141,8 +141,7 @@ class Array:
             return self._read(self._whole)
         wanted = voxels_of(roi, self.offset, self.voxel_size)
         if fill is None:
-            hint = "pass fill_value= to to_ndarray to read beyond the array"
-            self._check_inside(roi, wanted, hint)
+            self._check_inside(roi, wanted, "pass fill_value= to to_ndarray to read beyond the array")
             return self._read(wanted)
         inside = tuple((max(b, 0), min(e, n)) for (b, e), (_, n) in zip(wanted, self._whole, strict=True))
         if inside == wanted:
@@ -150,7 +149,7 @@ class Array:
         result = np.full(self._shape_of(wanted), fill, self.dtype)
         if all(begin < end for begin, end in inside):
             shifted = tuple((b - o, e - o) for (b, e), (o, _) in zip(inside, wanted, strict=True))
-            result[_index(shifted)] = self.data[self._key(inside)]
+            result[self._key(shifted)] = self.data[self._key(inside)]
         return result
 
     def __getitem__(self, key: Any) -> Any:
@@ -198,7 +197,7 @@ class Array:
         voxels = voxels_of(key, self.offset, self.voxel_size)
         self._check_inside(key, voxels, "write the part inside: cut the roi and the values to array.roi")
         if isinstance(value, Array):
-            value = self._values_of(value, key)
+            self._check_place(value, key)
         values = cast(np.asarray(value), self.dtype, "values")
         if values.ndim:
             values = _fitted(values, self._shape_of(voxels), self.spatial_dims)
@@ -206,7 +205,11 @@ class Array:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """All voxels, so that ``numpy.asarray(array)`` and matplotlib work."""
-        return np.array(self.data[...], dtype=dtype, copy=copy)
+        result = np.asarray(self.data[...], dtype=dtype)
+        shared = isinstance(self.data, np.ndarray) and np.may_share_memory(result, self.data)
+        if copy is False and not shared:
+            raise ValueError(f"the voxels of {self} cannot be had without a copy")  # as numpy's protocol says
+        return result.copy() if copy else result
 
     def __reduce__(self) -> tuple[Any, ...]:
         place = (tuple(self.offset), tuple(self.voxel_size), self.axis_names, self.units)
@@ -240,7 +243,7 @@ class Array:
     def _read(self, voxels: Box) -> np.ndarray[Any, Any]:
         return _owned(self.data[self._key(voxels)])
 
-    def _values_of(self, value: Array, roi: Roi) -> Any:
+    def _check_place(self, value: Array, roi: Roi) -> None:
         if value.voxel_size != self.voxel_size:
             raise GeometryError(
                 f"the values must have the array's voxel size {self.voxel_size}, got {value.voxel_size}"
@@ -250,7 +253,6 @@ class Array:
                 f"the values must cover the roi {roi}, they cover {value.roi}; "
                 "cut them with values[roi] or pass an ndarray"
             )
-        return value
 
 
 def _fitted(values: np.ndarray[Any, Any], shape: tuple[int, ...], dims: int) -> np.ndarray[Any, Any]:
@@ -270,10 +272,6 @@ def _owned(part: Any) -> np.ndarray[Any, Any]:
     """A numpy array that nobody else holds: sources in memory answer with views of themselves."""
     result = np.asarray(part)
     return result if result.flags.owndata and result.flags.writeable else result.copy()
-
-
-def _index(voxels: Box) -> tuple[Any, ...]:
-    return (Ellipsis, *(slice(*pair) for pair in voxels))
 
 
 def _restore_array(data: Any, *place: Any) -> Array:

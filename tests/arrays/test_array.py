@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from zarr.storage import MemoryStore
 from blockflow.arrays import Array
 from blockflow.errors import ArrayError, GeometryError, OutOfBoundsError, ValueLossError
 from blockflow.geometry import Roi, coordinate_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Kind = Literal["ndarray", "fortran", "zarr2", "zarr3", "sharded", "window", "view"]
 KINDS: list[Kind] = ["ndarray", "fortran", "zarr2", "zarr3", "sharded", "window", "view"]
@@ -166,6 +169,27 @@ def test_what_is_read_belongs_to_the_reader(kind: Kind) -> None:
     ):
         read[...] = 1
     assert not array.to_ndarray().any()
+
+
+def test_numpy_gets_the_voxels_as_its_protocol_says() -> None:
+    voxels = np.arange(4.0)
+    array, on_zarr = Array(voxels), Array(stored("zarr3", voxels))
+    for source in (array, on_zarr):
+        assert np.array(source, dtype="uint8").tolist() == [0, 1, 2, 3]
+        assert source.__array__(copy=True).flags.owndata
+    assert array.__array__(copy=False).base is voxels
+    for source, dtype in ((on_zarr, None), (array, np.uint8)):
+        with pytest.raises(ValueError, match=r"^the voxels of <Array .*> cannot be had without a copy$"):
+            source.__array__(dtype, copy=False)
+
+
+def test_hdf5(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        array = Array(file.create_dataset("raw", (2, 4, 4), "uint8", chunks=True), (8, 0), (2, 2))
+        array[Roi((10, 0), (2, 2))] = [[[1]], [[2]]]
+        assert array[Roi((10, 0), (4, 4))].to_ndarray()[:, 0, 0].tolist() == [1, 2]
+        assert array.to_ndarray(Roi((6, 0), (2, 2)), fill_value=9).ravel().tolist() == [9, 9]
 
 
 def test_a_part_is_a_view_that_writes_through() -> None:

@@ -52,6 +52,17 @@ def test_an_open_array_reads_and_writes_in_another_process(
     assert len(pickle.dumps(array)) < 1000
 
 
+def test_a_zarr_array_that_was_opened_by_relative_path_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zarr.open_group("x.zarr").create_array("raw", shape=(3,), dtype="uint8", fill_value=7)
+    array = Array(zarr.open_array("x.zarr", path="raw", mode="r"), (5,))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert sent(array, "print(x.roi, x.to_ndarray())", elsewhere) == "[5:8] (3) [7 7 7]"
+
+
 def test_a_part_is_sent_as_a_part_and_read_only_stays_read_only(tmp_path: Path) -> None:
     prepare_ds(tmp_path / "x.zarr", "raw", Roi((0,), (8,)), (2,), "uint8")
     part = open_ds(tmp_path / "x.zarr", "raw")[Roi((2,), (4,))]

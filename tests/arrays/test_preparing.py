@@ -388,6 +388,29 @@ def test_of_different_layouts_at_the_same_moment_one_wins(tmp_path: Path, zarr_f
     assert array.to_ndarray().sum() == 32 * 32 * (winner + 1)
 
 
+def test_a_killed_writer_leaves_whole_chunks(tmp_path: Path) -> None:
+    """Each of its writes fills one chunk with one number; whenever it is killed, no chunk holds two."""
+    array = prepare_ds(
+        tmp_path / "x.zarr", "raw", Roi((0, 0), (512, 512)), dtype="uint16", write_size=(256, 512)
+    )
+    code = (
+        "import itertools, sys; from blockflow.arrays import open_ds; from blockflow.geometry import Roi\n"
+        "array = open_ds(sys.argv[1], 'raw', 'a')\n"
+        "for number in itertools.count(1):\n"
+        "    array[Roi((256 * (number % 2), 0), (256, 512))] = number % 60000; print(number, flush=True)\n"
+    )
+    for writes in (1, 2, 5, 9):
+        command = [sys.executable, "-c", code, str(tmp_path / "x.zarr")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=PACKAGE) as writer:
+            assert writer.stdout is not None
+            for _ in range(writes):
+                assert writer.stdout.readline()
+            writer.kill()
+        for begin in (0, 256):
+            assert len(np.unique(array.to_ndarray(Roi((begin, 0), (256, 512))))) == 1
+        assert array.to_ndarray().any()
+
+
 def test_a_writer_killed_between_the_documents_left_no_array(tmp_path: Path) -> None:
     """Format v2 has two documents; attributes without array are no array, and are completed or refused."""
     arguments: dict[str, Any] = {"total_roi": ROI, "dtype": "uint8", "zarr_format": 2}
