@@ -14,7 +14,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import zarr
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, ZipStore
 
 import blockflow
 from blockflow.arrays import Array, open_ds, prepare_ds
@@ -115,6 +115,15 @@ class Ones:
 def test_other_array_likes_travel_as_pickle_sends_them() -> None:
     array = pickle.loads(cloudpickle.dumps(Array(Ones(), (5,))))
     assert (array.roi, array.to_ndarray().tolist()) == (Roi((5,), (3,)), [1, 1, 1])
+
+
+def test_other_stores_travel_as_zarr_sends_them(tmp_path: Path) -> None:
+    with ZipStore(tmp_path / "x.zip", mode="w") as store:
+        prepare_ds(store, "raw", Roi((40,), (8,)), (2,), "uint8", fill_value=5)
+    with ZipStore(tmp_path / "x.zip", mode="r") as store:
+        assert (
+            sent(open_ds(store, "raw"), "print(x.roi, x.to_ndarray())", tmp_path) == "[40:48] (8) [5 5 5 5]"
+        )
 
 
 def test_zarr_in_memory_is_refused() -> None:
