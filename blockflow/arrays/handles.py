@@ -73,7 +73,7 @@ def portable(data: Any) -> Any:
     if isinstance(data, np.ndarray):
         return data
     import zarr
-    from zarr.storage import MemoryStore
+    from zarr.storage import LocalStore, MemoryStore
 
     if not isinstance(data, zarr.Array):
         return data
@@ -82,7 +82,10 @@ def portable(data: Any) -> Any:
             "a zarr array in memory cannot be sent to another process; "
             "make it with prepare_ds on a path, or send a numpy array"
         )
-    return ZarrHandle(data.store, data.path, "r" if data.read_only else "r+", data.shape, data.dtype)
+    store = data.store
+    if isinstance(store, LocalStore):  # the other process may have another working directory
+        store = LocalStore(os.path.abspath(store.root), read_only=store.read_only)
+    return ZarrHandle(store, data.path, "r" if data.read_only else "r+", data.shape, data.dtype)
 
 
 def restore(packed: Any) -> Any:

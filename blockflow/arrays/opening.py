@@ -128,7 +128,7 @@ def node_at(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group | None
     except FileNotFoundError:
         return None
     except DAMAGE as error:
-        raise MetadataError(f"{place} has metadata that zarr cannot read ({type(error).__name__}: {error})") from error
+        raise _damaged(place, error) from error
 
 
 def _settled(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group:
@@ -148,14 +148,25 @@ def _settled(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group:
 
 
 def _with_groups(known: Axes, array: zarr.Array[Any], place: Place) -> Axes:
+    zarr_format = array.metadata.zarr_format
     for above in place.ancestors:
-        group = node_at(above, "r")
-        if isinstance(group, zarr.Group):
-            inside = place.path.removeprefix(above.path).strip("/")
-            axes = with_multiscales(known, group.attrs.asdict(), inside, array.ndim, str(above))
-            if axes is not None:
-                return axes
+        try:  # its format being known, this costs a third of the search that node_at makes
+            group = zarr.open_group(
+                above.store, path=above.path, mode="r", zarr_format=zarr_format, use_consolidated=False
+            )
+        except FileNotFoundError:
+            continue
+        except DAMAGE as error:
+            raise _damaged(above, error) from error
+        inside = place.path.removeprefix(above.path).strip("/")
+        axes = with_multiscales(known, group.attrs.asdict(), inside, array.ndim, str(above))
+        if axes is not None:
+            return axes
     return known
+
+
+def _damaged(place: Place, error: Exception) -> MetadataError:
+    return MetadataError(f"{place} has metadata that zarr cannot read ({type(error).__name__}: {error})")
 
 
 def _members(group: zarr.Group) -> str:

@@ -15,6 +15,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "arrays.md"
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    failed, attempted = doctest.testfile(str(PAGE), module_relative=False, optionflags=flags, encoding="utf-8")
-    assert attempted > 10
-    assert failed == 0
+    result = doctest.testfile(str(PAGE), module_relative=False, optionflags=flags, encoding="utf-8")
+    assert result.attempted > 10
+    assert result.failed == 0

@@ -14,7 +14,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import zarr
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, ZipStore
 
 import blockflow
 from blockflow.arrays import Array, open_ds, prepare_ds
@@ -50,6 +50,17 @@ def test_an_open_array_reads_and_writes_in_another_process(
     assert sent(array, code, elsewhere) == f"{array} ('nm', 'nm') {9 * 16}"
     assert (array.to_ndarray() == 9).all()
     assert len(pickle.dumps(array)) < 1000
+
+
+def test_a_zarr_array_that_was_opened_by_relative_path_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zarr.open_group("x.zarr").create_array("raw", shape=(3,), dtype="uint8", fill_value=7)
+    array = Array(zarr.open_array("x.zarr", path="raw", mode="r"), (5,))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert sent(array, "print(x.roi, x.to_ndarray())", elsewhere) == "[5:8] (3) [7 7 7]"
 
 
 def test_a_part_is_sent_as_a_part_and_read_only_stays_read_only(tmp_path: Path) -> None:
@@ -103,6 +114,13 @@ class Ones:
 def test_other_array_likes_travel_as_pickle_sends_them() -> None:
     array = pickle.loads(cloudpickle.dumps(Array(Ones(), (5,))))
     assert (array.roi, array.to_ndarray().tolist()) == (Roi((5,), (3,)), [1, 1, 1])
+
+
+def test_other_stores_travel_as_zarr_sends_them(tmp_path: Path) -> None:
+    with ZipStore(tmp_path / "x.zip", mode="w") as store:
+        prepare_ds(store, "raw", Roi((40,), (8,)), (2,), "uint8", fill_value=5)
+    with ZipStore(tmp_path / "x.zip", mode="r") as store:
+        assert sent(open_ds(store, "raw"), "print(x.roi, x.to_ndarray())", tmp_path) == "[40:48] (8) [5 5 5 5]"
 
 
 def test_zarr_in_memory_is_refused() -> None:

@@ -236,6 +236,17 @@ def test_damaged_documents_are_named(tmp_path: Path, document: str) -> None:
         open_ds(path, "other")
 
 
+def test_damaged_groups_are_named(tmp_path: Path) -> None:
+    """Only if they are asked: an array that says itself where it lies does not need them."""
+    path = tmp_path / "x.zarr"
+    sample(path, 3)
+    sample(path / "located", 3, voxel_size=[4, 4], offset=[0, 0])
+    (path / "zarr.json").write_text("")
+    with pytest.raises(MetadataError, match=r"^\S+/x\.zarr has metadata that zarr cannot read \(JSONDecodeError"):
+        open_ds(path, "raw")
+    assert open_ds(path, "located/raw").voxel_size == (4, 4)
+
+
 def test_damaged_members_are_not_listed(tmp_path: Path) -> None:
     sample(tmp_path / "x.zarr", 3)
     (tmp_path / "x.zarr" / "raw" / "zarr.json").write_text("")
