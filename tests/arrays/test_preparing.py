@@ -243,7 +243,7 @@ def test_a_read_only_store_is_refused(tmp_path: Path) -> None:
         (
             {"total_roi": Roi((0, 0), (None, 4))},
             GeometryError,
-            "total_roi must be bounded on every axis, got [:, 0:4] (inf, 4)",
+            "total_roi must be bounded on every axis: axis 0 begins at None and measures None",
         ),
         (
             {"total_roi": Roi((0, 0), (0, 4))},
