@@ -248,7 +248,7 @@ def test_a_read_only_store_is_refused(tmp_path: Path) -> None:
         (
             {"total_roi": Roi((0, 0), (0, 4))},
             GeometryError,
-            "total_roi must have a positive shape: axis 0 has 0 in [empty ROI]",
+            "total_roi must have a positive shape: axis 0 begins at 0 and measures 0",
         ),
         (
             {"voxel_size": (10, 4)},
