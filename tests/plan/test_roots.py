@@ -92,6 +92,11 @@ def test_a_task_without_upstream_tasks_hands_out_by_index() -> None:
     assert drain(Roots(levels, ())) == [5, 7, 13, 15]
 
 
+def test_boxes_come_in_the_order_of_their_first_blocks() -> None:
+    roots = Roots(Levels((4, 4), (1, 1)), [((1, 3), (1, 3))])
+    assert drain(roots) == [0, 1, 2, 3, 4, 8, 7, 11, 12, 13, 14, 15]
+
+
 def test_a_task_below_one_without_blocks_waits_for_nothing() -> None:
     above = Task("above", Roi((0,), (6,)), Roi((0,), (20,)), Roi((3,), (14,)))
     below = Task("below", Roi((0,), (8,)), Roi((0,), (4,)), Roi((1,), (2,)), read_write_conflict=False)
