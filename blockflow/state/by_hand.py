@@ -33,6 +33,8 @@ class ByHand:
         self._scheduler.book(task).asking.pop(worker, None)
         if granted is None:
             return None
+        if len(granted.indices) > 1:
+            self._handle(ev.BlocksReturned(worker=worker, lease=granted.lease, kept=1))
         index = int(granted.indices[0])
         self._leases[task, index] = granted.lease
         block = self._scheduler.plan.tasks[task].block(index, granted.attempt)

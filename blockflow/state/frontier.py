@@ -7,7 +7,7 @@ the plan and cost nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,44 @@ if TYPE_CHECKING:
     from blockflow.plan.slices import Indices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
-    """A block that has to run again."""
+class Smallest:
+    """A bag of blocks that gives back the smallest indices first."""
 
-    index: int
-    avoid: frozenset[int]
-    """Workers that it failed on; another one is preferred."""
-    not_before: float
-    """Time from which it may run."""
+    def __init__(self) -> None:
+        self._heap: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def next(self) -> int | None:
+        """The smallest index; None if there is none."""
+        return self._heap[0] if self._heap else None
+
+    def add(self, indices: Indices) -> None:
+        """Add blocks."""
+        if len(indices) > len(self._heap):
+            self._heap.extend(indices.tolist())
+            heapify(self._heap)
+        else:
+            for index in indices.tolist():
+                heappush(self._heap, index)
+
+    def take(self, at_most: int, *, below: int | None = None) -> Indices:
+        """The smallest indices, sorted.
+
+        Args:
+            at_most: Take no more than this many.
+            below: Take only indices smaller than this one.
+        """
+        taken: list[int] = []
+        while self._heap and len(taken) < at_most and (below is None or self._heap[0] < below):
+            taken.append(heappop(self._heap))
+        return np.array(taken, dtype=np.int64)
+
+    def members(self) -> list[int]:
+        """All blocks, in no order; for tests."""
+        return list(self._heap)
 
 
 class Frontier:
@@ -34,73 +63,38 @@ class Frontier:
 
     def __init__(self, roots: Roots) -> None:
         self._roots = roots
-        self._ready: list[int] = []
-        self._again: list[Again] = []
+        self._ready = Smallest()
+        self.again: OrderedDict[int, set[int]] = OrderedDict()
+        """By block that ran before and has to run again, oldest first: workers that should not get it."""
 
     def __len__(self) -> int:
-        return len(self._ready) + self._roots.left + len(self._again)
+        return len(self._ready) + self._roots.left + len(self.again)
 
     @property
     def undrawn_roots(self) -> int:
         """Roots that were never handed out; their state is still pending."""
         return self._roots.left
 
-    @property
-    def runs_again(self) -> int:
-        """Blocks that have run before and have to run again."""
-        return len(self._again)
-
     def waiting(self) -> list[int]:
         """All blocks here but the undrawn roots; for tests."""
-        return self._ready + [again.index for again in self._again]
+        return [*self._ready.members(), *self.again]
 
     def add(self, indices: Indices) -> None:
         """Add blocks that became ready."""
-        if len(indices) > len(self._ready):
-            self._ready.extend(indices.tolist())
-            heapify(self._ready)
-        else:
-            for index in indices.tolist():
-                heappush(self._ready, index)
-
-    def add_again(self, again: Again) -> None:
-        """Add a block that has to run again."""
-        self._again.append(again)
-
-    def due(self) -> float | None:
-        """The earliest time at which a block that runs again may do so; None if there is none."""
-        return min((again.not_before for again in self._again), default=None)
-
-    def take_again(self, worker: int, others: frozenset[int], now: float) -> int | None:
-        """A block that has to run again and may do so on this worker.
-
-        Args:
-            worker: Who would get it.
-            others: Further workers that could; a block keeps away from a worker it failed on while there are any
-                that it has not failed on.
-            now: The time.
-        """
-        for place, again in enumerate(self._again):
-            if again.not_before <= now and (worker not in again.avoid or others <= again.avoid):
-                del self._again[place]
-                return again.index
-        return None
+        self._ready.add(indices)
 
     def take(self, at_most: int) -> Indices:
-        """The next blocks that are ready, sorted; fewer if there are no more."""
-        drawn: list[int] = []
-        roots: list[Indices] = []
+        """The next blocks that do not run again, sorted; fewer if there are no more."""
+        parts: list[Indices] = []
         left = at_most
-        while left:
-            first, upcoming = self._ready[0] if self._ready else None, self._roots.next
-            if upcoming is not None and (first is None or upcoming < first):
-                roots.append(self._roots.take(left, below=first))
-                left -= len(roots[-1])
-            elif first is not None:
-                drawn.append(heappop(self._ready))
-                left -= 1
+        while left and (self._ready or self._roots.left):
+            ready, root = self._ready.next, self._roots.next
+            if root is not None and (ready is None or root < ready):
+                parts.append(self._roots.take(left, below=ready))
             else:
-                break
-        if not drawn and len(roots) == 1:
-            return roots[0]
-        return np.sort(np.concatenate([np.array(drawn, dtype=np.int64), *roots]))
+                parts.append(self._ready.take(left, below=root))
+            left -= len(parts[-1])
+        if len(parts) == 1:
+            return parts[0]
+        # Roots come smallest first only within each of their boxes.
+        return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *parts]))

@@ -7,10 +7,9 @@ is left for them; the next pre-checks, ahead of demand but not far; processes wh
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from blockflow.plan.plan import single
 from blockflow.state import events as ev
@@ -32,7 +31,6 @@ class WorkerBook:
     process: int | None
     """The slot that it runs in, if it was started by a launcher."""
     connected: bool = True
-    dismissed: bool = False
     failed_in_a_row: set[int] = field(default_factory=set)
     """Blocks that failed on it since the last one that did not."""
 
@@ -48,48 +46,63 @@ class Handout:
         self._workers = workers
         self._largest_lease = largest_lease
         self._processes = count()
+        self._over = [False] * len(books)
+        """For each task, whether nothing can happen in it any more."""
         self.stopping = False
         """Nothing is handed out any more."""
         self.finished = False
         """Nothing can happen any more."""
 
-    def follow_up(self, tasks: Iterable[int], now: float) -> list[ev.Instruction]:
-        """Everything that can be handed out of some tasks."""
+    def follow_up(self, tasks: Iterable[int], now: float, reporter: int | None = None) -> list[ev.Instruction]:
+        """Everything that can be handed out.
+
+        Args:
+            tasks: Those to which something happened.
+            now: The time.
+            reporter: A worker that has just reported, and is about to ask for more.
+        """
         done: list[ev.Instruction] = []
-        for number in sorted(tasks):
-            book = self._books[number]
-            if not self.stopping:
+        numbers = sorted(tasks)
+        if not self.stopping:
+            for number in numbers:
+                book = self._books[number]
                 done += self._checks(book, now)
-                done += self._leases_for(book, now)
+                done += self._leases_for(book, now, reporter)
                 done += self._starts(book)
-        over = self._over()
-        self.finished = all(over)
-        for book, ended in zip(self._books, over, strict=True):
-            if ended or self.stopping:
+        return done + self._dismissals(numbers)
+
+    def _dismissals(self, numbers: list[int]) -> list[ev.Instruction]:
+        """Workers that wait in vain, because their task is over; takes a sorted list of tasks, and consumes it."""
+        done: list[ev.Instruction] = []
+        while numbers:
+            number = heappop(numbers)
+            book = self._books[number]
+            over = self._is_over(book)
+            if over != self._over[number]:
+                self._over[number] = over
+                for below, _ in book.plan.downstream:
+                    heappush(numbers, below)
+            if over or self.stopping:
                 done += [ev.DismissWorker(worker=worker) for worker in book.asking]
                 book.asking.clear()
+        self.finished = all(self._over)
         return done
 
-    def _over(self) -> list[bool]:
-        """For each task, whether nothing can happen in it any more."""
-        over: list[bool] = []
-        for book in self._books:
-            at_work = book.blocks.count(BlockState.RUNNING)
-            if book.ended:
-                over.append(True)
-            elif at_work or (book.being_checked and not self.stopping):
-                over.append(False)
-            elif self.stopping or (book.pool.exhausted and not book.workers):
-                over.append(True)
-            else:
-                above = [over[number] for number, _ in book.plan.upstream]
-                over.append(not book.ready and all(above))
-        return over
+    def _is_over(self, book: TaskBook) -> bool:
+        if book.ended:
+            return True
+        if book.blocks.count(BlockState.RUNNING) or (book.being_checked and not self.stopping):
+            return False
+        if self.stopping or (book.pool.exhausted and not book.workers):
+            return True
+        return not book.ready and all(self._over[number] for number, _ in book.plan.upstream)
 
-    def _leases_for(self, book: TaskBook, now: float) -> list[ev.Instruction]:
+    def _leases_for(self, book: TaskBook, now: float, reporter: int | None) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
-        for worker in list(book.asking):
-            indices = self._next_blocks(book, worker, now)
+        for worker in tuple(book.asking):
+            if not book.to_run:
+                break
+            indices = self._next_blocks(book, worker, now, reporter)
             if not len(indices):
                 continue
             del book.asking[worker]
@@ -104,16 +117,20 @@ class Handout:
             )
         return done
 
-    def _next_blocks(self, book: TaskBook, worker: int, now: float) -> Indices:
-        others = frozenset(book.workers - {worker})
-        again = book.frontier.take_again(worker, others, now)
-        if again is not None:
-            return single(again)
+    def _next_blocks(self, book: TaskBook, worker: int, now: float, reporter: int | None) -> Indices:
+        for index, avoid in book.frontier.again.items():
+            if worker not in avoid or not self._another_comes(book, avoid, reporter):
+                del book.frontier.again[index]
+                return single(index)
         size = min(self._largest_lease, book.pace.batch(waiting=book.ready, takers=len(book.workers)))
-        if book.plan.task.pre_check is None:
-            return self._draw(book, size, now)
-        size = min(size, len(book.cleared))
-        return np.array([book.cleared.popleft() for _ in range(size)], dtype=np.int64)
+        return self._draw(book, size, now) if book.plan.task.pre_check is None else book.cleared.take(size)
+
+    def _another_comes(self, book: TaskBook, avoid: set[int], reporter: int | None) -> bool:
+        """Whether a worker that is not to be avoided waits for blocks, or has some and will be back for more."""
+        return any(
+            worker not in avoid and (worker in book.asking or worker == reporter or self._leases.of_worker(worker))
+            for worker in book.workers
+        )
 
     def _draw(self, book: TaskBook, at_most: int, now: float) -> Indices:
         """Ready blocks; roots that nobody has drawn before become ready only here."""

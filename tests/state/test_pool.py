@@ -40,7 +40,7 @@ def test_a_process_that_ends_cleanly_without_a_block_is_not_replaced() -> None:
     start(pool, 0, 1)
     pool.ended(0, clean=True, how="")
     assert pool.wanted(100) == 0
-    assert not pool.exhausted, "one still lives"
+    assert pool.alive, "one still lives"
     pool.ended(1, clean=True, how="")
     assert pool.wanted(100) == 0
     assert pool.exhausted
@@ -65,9 +65,10 @@ def test_bad_starts_are_delayed_more_and_more_and_then_given_up() -> None:
 def test_a_single_worker_gets_a_few_starts() -> None:
     pool = Pool(1)
     for process in range(LEAST_BAD_STARTS):
-        assert pool.gave_up is None
+        assert pool.wanted(1) == 1
         start(pool, process)
         pool.ended(process, clean=False, how="by signal 9")
+    assert pool.wanted(1) == 0
     assert pool.gave_up is not None
 
 
