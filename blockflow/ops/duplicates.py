@@ -116,9 +116,7 @@ def _ranges(
     in_order: NDArray[np.int64], middles: NDArray[np.int64], touching: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Where the sorted numbers lie that differ from each middle by no more than `touching`."""
-    ascending = np.argsort(
-        middles[0]
-    )  # rows of middles differ by constants; searching in order is far quicker
+    ascending = np.argsort(middles[0])  # rows of middles differ by constants; searching in order is far quicker
     back = np.argsort(ascending)
     middles = middles[:, ascending]
     starts = np.searchsorted(in_order, middles - touching, "left")

@@ -49,9 +49,7 @@ class BlockLike(Protocol):
         """Where it writes."""
 
 
-def merge_points(
-    tables: Iterable[ArrayLike | None], grid: GridLike, *, tag: Tag | None = None
-) -> NDArray[Any]:
+def merge_points(tables: Iterable[ArrayLike | None], grid: GridLike, *, tag: Tag | None = None) -> NDArray[Any]:
     """Stack the tables of all blocks.
 
     Args:
@@ -83,8 +81,7 @@ def merge_points(
     given = list(tables)
     if len(given) != prod(counts):
         raise GeometryError(
-            f"merging needs one table for each of the {prod(counts)} blocks of a grid of {counts}, "
-            f"got {len(given)}"
+            f"merging needs one table for each of the {prod(counts)} blocks of a grid of {counts}, got {len(given)}"
         )
     found = {
         number: _table(table, f"table {number}")
@@ -193,9 +190,7 @@ def dedupe_points(
     if tolerances.ndim == 0:
         tolerances = np.full(table.shape[1] if columns is None else len(columns), tolerances)
     if tolerances.ndim != 1 or not len(tolerances) or not ((tolerances >= 0) & np.isfinite(tolerances)).all():
-        raise GeometryError(
-            f"tolerance must be a finite number of at least 0, or one for each axis, got {tolerance!r}"
-        )
+        raise GeometryError(f"tolerance must be a finite number of at least 0, or one for each axis, got {tolerance!r}")
     where = _columns(table, columns, len(tolerances))
     coordinates = table[:, where].astype(float)
     if (np.abs(coordinates) >= 2**53).any():
@@ -233,9 +228,7 @@ def _columns(table: NDArray[Any], columns: Sequence[int] | None, axes: int) -> l
     if len(where) != axes or len(set(where)) != axes:
         raise GeometryError(f"columns must name one different column for each of {axes} axes, got {where}")
     if where and not 0 <= min(where) <= max(where) < table.shape[1]:
-        raise GeometryError(
-            f"points have columns 0 to {table.shape[1] - 1}, coordinates should be in {where}"
-        )
+        raise GeometryError(f"points have columns 0 to {table.shape[1] - 1}, coordinates should be in {where}")
     if not np.isfinite(table[:, where]).all():
         raise PlanError("coordinates must be finite, got NaN or infinity: remove these points first")
     return where
@@ -245,7 +238,5 @@ def _labels(labels: ArrayLike, name: str, rows: int) -> NDArray[np.intp]:
     """Equal numbers for rows with equal labels."""
     values = np.asarray(labels)
     if values.ndim not in (1, 2) or len(values) != rows:
-        raise GeometryError(
-            f"{name} must have a label for each of the {rows} points, got shape {values.shape}"
-        )
+        raise GeometryError(f"{name} must have a label for each of the {rows} points, got shape {values.shape}")
     return np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)

@@ -37,9 +37,7 @@ def cases(draw: st.DrawFn) -> tuple[Points, Points, np.ndarray[Any, Any] | None]
                 st.integers(-4, 4).map(float),
                 st.floats(-3, 3, width=16),
                 st.floats(-(2.0**53), 2.0**53, allow_subnormal=False),
-                st.integers(0, 20).map(
-                    lambda n: n * 0.1
-                ),  # distances that rounding makes more or less than 0.1
+                st.integers(0, 20).map(lambda n: n * 0.1),  # distances that rounding makes more or less than 0.1
             ]
         )
     )

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from blockflow.plan.cuts import CutAxis
 
 ORACLES = Path(__file__).parents[2].parent / "shared" / "oracles"
-needs_oracles = pytest.mark.skipif(
-    not ORACLES.is_dir(), reason="recorded results of other libraries are not here"
-)
+needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="recorded results of other libraries are not here")
 
 Table = np.ndarray[Any, Any]
 
@@ -85,9 +83,7 @@ def test_merging_stacks_and_tags(data: st.DataObject, grid: Grid, dtype: Any) ->
     indexed = merge_points(tables, grid, tag="index")
     assert indexed[:, -1].tolist() == [number for number, _ in rows]
     placed = merge_points(tables, grid, tag="position")
-    assert placed[:, -len(counts) :].tolist() == [
-        list(np.unravel_index(number, counts)) for number, _ in rows
-    ]
+    assert placed[:, -len(counts) :].tolist() == [list(np.unravel_index(number, counts)) for number, _ in rows]
     np.testing.assert_array_equal(placed[:, : -len(counts)], untagged)
 
 
@@ -126,9 +122,7 @@ def test_a_tag_never_wraps_and_never_costs_precision() -> None:
         ([None] * 6, "block", PlanError, "tag must be None or one of position, index, got 'block'"),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(
-    tables: Any, tag: Any, error: type[Exception], message: str
-) -> None:
+def test_tables_that_do_not_fit_are_refused(tables: Any, tag: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         merge_points(tables, TWO, tag=tag)
 
@@ -266,9 +260,7 @@ def test_means_keep_single_floats() -> None:
         ({"points": [[0, 2**53 + 1]]}, PlanError, r"below 2\*\*53"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
-    arguments: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_what_cannot_be_compared_is_refused(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         dedupe_points(**{"points": [[0, 0], [0, 1]], "tolerance": 1, **arguments})
 
