@@ -11,17 +11,17 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from operator import ge, index, le, lt
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 from blockflow.errors import GeometryError
+from blockflow.plan.grid import FITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["CutAxis", "Fit", "Span", "regular_axis", "whole_numbers"]
+    from blockflow.plan.grid import Fit
 
-Fit: TypeAlias = Literal["shrink", "valid", "overhang"]
-"""What becomes of a last block that does not fit: it shrinks, is dropped, or reaches beyond the end."""
+__all__ = ["CutAxis", "Span", "regular_axis", "whole_numbers"]
 
 
 class Span(NamedTuple):
@@ -187,8 +187,8 @@ def regular_axis(
     """
     size, block, multiple_of = whole_numbers(1, size=size, block=block, multiple_of=multiple_of)
     before, after = whole_numbers(0, before=before, after=after)
-    if fit not in get_args(Fit):
-        raise GeometryError(f"fit must be one of {', '.join(get_args(Fit))}, got {fit!r}")
+    if fit not in FITS:
+        raise GeometryError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
     if block < multiple_of:
         raise GeometryError(f"cuts at multiples of {multiple_of} need a block of at least that, got {block}")
     step = block - block % multiple_of
