@@ -6,8 +6,10 @@ Plain data with a few questions; all changes are made by :mod:`blockflow.state.s
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from blockflow.plan.plan import single
 from blockflow.state.block_states import BlockStates
@@ -17,7 +19,9 @@ from blockflow.state.pool import Pool
 from blockflow.state.transitions import ENDED, SATISFIED, BlockState
 
 if TYPE_CHECKING:
-    from blockflow.plan.plan import TaskPlan
+    from msgspec import structs
+
+from blockflow.plan.plan import TaskPlan
     from blockflow.plan.slices import Indices
     from blockflow.state.events import BlockFailure
 
@@ -124,7 +128,7 @@ class TaskBook:
     def give_up(self, failure: BlockFailure) -> None:
         """Keep the last failure of a block that has failed for good."""
         if len(self.final_failures) >= MOST_TRACEBACKS:
-            failure = replace(failure, traceback="")
+            failure = structs.replace(failure, traceback="")
         self.final_failures[failure.index] = failure
         self.forget_mishaps(single(failure.index))
 
