@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.plan.slices import Indices
-    from blockflow.state.leases import Leases
+    from blockflow.state.leases import Lease, Leases
     from blockflow.state.task_book import TaskBook
+
+
+RECALL_SECONDS = 0.05
+"""How long a worker waits before blocks that another one holds and has not started are taken back for it: a lease is
+made to last as long, so that this happens only where blocks take longer than those before them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +53,8 @@ class Handout:
         self._processes = count()
         self._over = [False] * len(books)
         """For each task, whether nothing can happen in it any more."""
+        self._recalls: dict[int, float] = {}
+        """By task in which a worker waits though no block is ready: when to take blocks from others for it."""
         self.stopping = False
         """Nothing is handed out any more."""
         self.finished = False
@@ -69,7 +76,43 @@ class Handout:
                 done += self._checks(book, now)
                 done += self._leases_for(book, now, reporter)
                 done += self._starts(book)
+                self._note_waiting(book)
         return done + self._dismissals(numbers)
+
+    @property
+    def next_recall(self) -> float | None:
+        """When blocks may be recalled for a worker that waits; None if nobody waits in vain."""
+        return min(self._recalls.values(), default=None)
+
+    def recalls(self, now: float) -> list[ev.Instruction]:
+        """Ask workers for blocks they have not started, where others have waited long enough."""
+        done: list[ev.Instruction] = []
+        for number in [number for number, due in self._recalls.items() if due <= now]:
+            self._recalls[number] = now + RECALL_SECONDS
+            lease = self._longest(self._books[number])
+            if lease is not None:
+                lease.recalled = True
+                done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
+        return done
+
+    def _note_waiting(self, book: TaskBook) -> None:
+        """Note that a worker that has nothing to do waits though no block is ready; one that asks early does not."""
+        idle = () if book.to_run else (t for worker, t in book.asking.items() if not self._leases.of_worker(worker))
+        since = next(iter(idle), None)
+        if since is None:
+            self._recalls.pop(book.plan.number, None)
+        else:
+            self._recalls.setdefault(book.plan.number, since + RECALL_SECONDS)
+
+    def _longest(self, book: TaskBook) -> Lease | None:
+        """The lease of which most can be recalled; the first outstanding block of a lease is taken for started."""
+        leases = [
+            lease
+            for worker in book.workers
+            for place, lease in enumerate(self._leases.of_worker(worker))
+            if not lease.recalled and len(lease.outstanding) > (place == 0)
+        ]
+        return max(leases, key=lambda lease: len(lease.outstanding), default=None)
 
     def _dismissals(self, numbers: list[int]) -> list[ev.Instruction]:
         """Workers that wait in vain, because their task is over; takes a sorted list of tasks, and consumes it."""

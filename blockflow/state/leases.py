@@ -46,6 +46,8 @@ class Lease:
     """Attempt number of the first block."""
     reported: int = 0
     """Blocks that the worker is done with, counted from the first."""
+    recalled: bool = False
+    """The worker was asked for the blocks that it has not started."""
 
     @property
     def outstanding(self) -> Indices:

@@ -111,7 +111,8 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """The time at which a :class:`Ticked` will have something to do."""
-        return self._leases.next_deadline
+        times = [self._leases.next_deadline, self._handout.next_recall]
+        return min((time for time in times if time is not None), default=None)
 
     # ------------------------------------------------------------------------------------------------ by hand
 
@@ -191,7 +192,7 @@ class Scheduler:
         book = self._books[self._known(worker).task]
         self._leases.renew(worker, now)
         if worker in book.workers:
-            book.asking[worker] = None
+            book.asking.setdefault(worker, now)
             self._dirty.add(book.plan.number)
 
     def _alive(self, worker: int, now: float) -> None:
@@ -278,7 +279,7 @@ class Scheduler:
             done += self._lose(worker, now, suspicious=True)
             if not self._workers[worker].connected:
                 del self._workers[worker]
-        return done
+        return done + self._handout.recalls(now)
 
     def _stop(self) -> list[ev.Instruction]:
         if self._handout.stopping:

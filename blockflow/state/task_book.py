@@ -19,9 +19,7 @@ from blockflow.state.pool import Pool
 from blockflow.state.transitions import ENDED, SATISFIED, BlockState
 
 if TYPE_CHECKING:
-    from msgspec import structs
-
-from blockflow.plan.plan import TaskPlan
+    from blockflow.plan.plan import TaskPlan
     from blockflow.plan.slices import Indices
     from blockflow.state.events import BlockFailure
 
@@ -88,8 +86,8 @@ class TaskBook:
         self.started = False
         self.workers: set[int] = set()
         """Workers that may be given blocks: they are connected, and were not dismissed."""
-        self.asking: dict[int, None] = {}
-        """Those of them that wait for a lease, in the order in which they asked."""
+        self.asking: dict[int, float] = {}
+        """Those of them that wait for a lease, in the order in which they asked, with the time."""
         self.mishaps: defaultdict[int, Mishaps] = defaultdict(Mishaps)
         """By block that failed or was lost, and has not ended: how often, and where."""
         self.final_failures: dict[int, BlockFailure] = {}

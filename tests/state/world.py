@@ -355,7 +355,10 @@ class World:
                 case ev.AcknowledgeReport():
                     self._expected_answers.remove((instruction.lease, instruction.stale))
                 case ev.RecallLease():
-                    self._expected_recalls.remove(instruction.lease)
+                    if self.stopped:
+                        self._expected_recalls.remove(instruction.lease)
+                    else:
+                        self._recalled(instruction)
                 case ev.DismissWorker():
                     self._dismissed(instruction.worker)
                 case ev.StartProcess():
@@ -372,6 +375,15 @@ class World:
         assert not self._expected_dismissals, "a worker was not dismissed"
         self.scheduler.validate()
         self._compare()
+
+    def _recalled(self, recall: ev.RecallLease) -> None:
+        """Blocks are taken back from a worker only while another one of its task waits."""
+        holder = self.workers[recall.worker]
+        assert recall.lease in {lease.number for lease in holder.live}, "a recall of a lease that nobody holds"
+        assert any(
+            worker.asking and worker.task == holder.task and worker.number != holder.number
+            for worker in self.workers.values()
+        ), "a recall while nobody waits"
 
     def _granted(self, grant: ev.GrantLease) -> None:
         worker = self.workers[grant.worker]
