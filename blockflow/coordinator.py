@@ -21,9 +21,10 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, assert_never
+
+from msgspec import structs
 
 from blockflow.errors import RemoteProtocolError, RunError
 from blockflow.net.connection_file import close_connection, write_connection
@@ -310,7 +311,7 @@ class Coordinator:
         began = time.monotonic()
         checked = await self._loop.run_in_executor(self._checker, call_checks, plan, asked)
         now = time.monotonic()
-        self._handle(replace(checked, seconds=now - began), now)
+        self._handle(structs.replace(checked, seconds=now - began), now)
 
     def _note_error(self, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:

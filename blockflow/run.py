@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -105,7 +103,7 @@ def _run_in_processes(plan: Plan, display: Display, host: str, port: int) -> Sch
     from blockflow.switchboard import Switchboard
 
     scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE)
-    run = secrets.token_hex(8)
+    run = os.urandom(8).hex()
     switchboard = Switchboard(scheduler, run=run, lease_seconds=LEASE_SECONDS)
     crew = Crew(plan)
     actions = switchboard.handle(Ticked(), time.monotonic())
@@ -183,7 +181,7 @@ def _account(scheduler: Scheduler, display: Display, seconds: float, *, summary:
 
 
 def _check_port(port: int) -> None:
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 65536:
+    if not 0 <= port < 65536:
         raise PlanError(f"port must be a whole number from 0 to 65535, got {port!r}")
 
 
@@ -200,4 +198,6 @@ def _private_directory() -> Path:
             return private_directory(logs / ".runs")
         except ConnectionFileError:
             pass  # a file system without modes, as Windows shares are
+    import tempfile
+
     return private_directory(Path(tempfile.gettempdir()) / f"blockflow-{os.getuid()}")

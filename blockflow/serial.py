@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from blockflow.errors import PlanError
 from blockflow.plan.block import BlockStatus
@@ -45,7 +46,7 @@ def run_serially(plan: Plan, scheduler: Scheduler) -> Iterator[None]:
             began = time.monotonic()
             checked = call_checks(plan.tasks[instruction.task], instruction)
             now = time.monotonic()
-            todo += scheduler.handle(replace(checked, seconds=now - began), now)
+            todo += scheduler.handle(structs.replace(checked, seconds=now - began), now)
         elif isinstance(instruction, ev.GrantLease):
             for done in _process(plan, instruction):
                 todo += scheduler.handle(done, time.monotonic())

@@ -10,7 +10,6 @@ import os
 import pickle
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from blockflow.errors import BlockflowError
@@ -42,8 +41,7 @@ def work(link: Link, function: Callable[[Block], Any]) -> None:
             function(block)
         except (Exception, SystemExit) as error:
             failure = describe(error)
-            sys.stderr.write(f"block {block.block_id}, attempt {block.attempt}:\n")
-            traceback.print_exc()
+            sys.stderr.write(f"block {block.block_id}, attempt {block.attempt}:\n{failure.traceback}")
         else:
             if block.status is BlockStatus.FAILED:
                 failure = SAID_FAILED
@@ -60,8 +58,8 @@ def main() -> int:
     try:
         function = pickle.loads(payload["function"])
     except Exception as error:
-        traceback.print_exc()
         sys.stderr.write(
+            f"{describe(error).traceback}"
             f"the process function of task {payload['task']!r} cannot be loaded in a worker process ({error}): "
             "whatever it refers to must be importable there. Import inside the function, or put the module on "
             "PYTHONPATH\n"

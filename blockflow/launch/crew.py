@@ -71,7 +71,7 @@ class Crew:
             port=port,
             task_id=self._plan.tasks[task].task_id,
             logdir=get_log_basedir() or "",
-            connection=self._connection.path.resolve(),
+            connection=self._connection.path,
         )
         if process is not None:
             context["worker_id"] = process

@@ -18,8 +18,6 @@ import ssl
 import sys
 import threading
 import time
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
@@ -312,8 +310,8 @@ class Client:
         try:
             yield block
         except Exception as error:
-            traceback.print_exc()
             failure = describe(error)
+            sys.stderr.write(f"block {block.block_id}, attempt {block.attempt}:\n{failure.traceback}")
         if failure is None and block.status is BlockStatus.FAILED:
             failure = SAID_FAILED
         self._link.block_done(given, failure, time.perf_counter() - began, asks=False)
@@ -338,7 +336,7 @@ def open_link(context: Context) -> Link | None:
     if path is None or "task_id" not in context:
         raise ConnectionFileError(f"the context names no connection file or no task: {context}")
     process = context.get("worker_id")
-    connection = read_connection(Path(path))
+    connection = read_connection(path)
     return Link.open(connection, task=context["task_id"], process=None if process is None else int(process))
 
 

@@ -8,12 +8,13 @@ that comes too late can tell the end of its run from a run that never was.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from blockflow.errors import ConnectionFileError
 
@@ -28,6 +29,14 @@ _KEPT_SECONDS = 7 * 24 * 3600
 _SUFFIX = ".connection"
 
 
+class _FirstLine(msgspec.Struct, forbid_unknown_fields=True):
+    """What the first line says."""
+
+    version: int
+    run: str
+    addresses: tuple[tuple[str, int], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """Where a run listens."""
@@ -35,8 +44,8 @@ class Connection:
     run: str
     addresses: tuple[tuple[str, int], ...]
     """Host and port, to be tried in this order; empty when the run is over."""
-    path: Path
-    """The connection file."""
+    path: str
+    """The connection file; absolute."""
 
     @property
     def finished(self) -> bool:
@@ -53,7 +62,7 @@ def private_directory(directory: Path) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         directory.chmod(0o700)
-        _check_private(directory)
+        _check_private(str(directory))
     except OSError as error:
         raise ConnectionFileError(f"no private directory can be made at {directory}: {error}") from error
     return directory
@@ -68,31 +77,32 @@ def write_connection(directory: Path, run: str, addresses: tuple[tuple[str, int]
         addresses: Where the driver listens.
         pem: Key and certificate.
     """
-    connection = Connection(run=run, addresses=addresses, path=directory / f"{run}{_SUFFIX}")
-    content = asdict(connection) | {"version": VERSION}
-    del content["path"]
+    path = directory.resolve() / f"{run}{_SUFFIX}"
+    first = msgspec.json.encode(_FirstLine(VERSION, run, addresses)).decode()
     draft = directory / f".{run}.{os.getpid()}.draft"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(descriptor, 0o600)
-        file.write(json.dumps(content) + "\n" + pem)
-    draft.replace(connection.path)
-    return connection
+        file.write(f"{first}\n{pem}")
+    draft.replace(path)
+    return Connection(run=run, addresses=addresses, path=str(path))
 
 
 def close_connection(connection: Connection) -> None:
     """Say that a run is over, and forget its key; also removes what runs of long ago have left."""
-    directory = connection.path.parent
+    from pathlib import Path
+
+    directory = Path(connection.path).parent
     write_connection(directory, connection.run, (), "")
     for file in directory.glob(f"*{_SUFFIX}"):
         try:
-            if time.time() - file.stat().st_mtime > _KEPT_SECONDS and read_connection(file).finished:
+            if time.time() - file.stat().st_mtime > _KEPT_SECONDS and read_connection(str(file)).finished:
                 file.unlink()
         except (OSError, ConnectionFileError):
             continue  # somebody else removes it as well, or it is not ours to judge
 
 
-def read_connection(path: Path) -> Connection:
+def read_connection(path: str) -> Connection:
     """Where a run listens.
 
     Raises:
@@ -100,7 +110,8 @@ def read_connection(path: Path) -> Connection:
     """
     try:
         _check_private(path)
-        first = path.read_text().partition("\n")[0]
+        with open(path) as file:
+            first = file.readline()
     except FileNotFoundError:
         raise ConnectionFileError(
             f"there is no connection file {path}: this context belongs to a run that is long over or never was, "
@@ -109,21 +120,18 @@ def read_connection(path: Path) -> Connection:
     except OSError as error:
         raise ConnectionFileError(f"connection file {path} cannot be read: {error}") from error
     try:
-        content = json.loads(first)
-        version = content["version"]
-        addresses = tuple((str(host), int(port)) for host, port in content["addresses"])
-        run = str(content["run"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConnectionFileError(f"{path} is not a connection file: {error!r}") from None
-    if version != VERSION:
+        said = msgspec.json.decode(first, type=_FirstLine)
+    except msgspec.DecodeError as error:
+        raise ConnectionFileError(f"{path} is not a connection file: {error}") from None
+    if said.version != VERSION:
         raise ConnectionFileError(
-            f"connection file {path} has version {version}, this blockflow reads {VERSION}: use one version everywhere"
+            f"connection file {path} has version {said.version}, this blockflow reads {VERSION}: use one everywhere"
         )
-    return Connection(run=run, addresses=addresses, path=path)
+    return Connection(run=said.run, addresses=said.addresses, path=path)
 
 
-def _check_private(path: Path) -> None:
-    status = path.stat()
+def _check_private(path: str) -> None:
+    status = os.stat(path)
     if os.name != "posix":
         return
     if status.st_uid != os.getuid():

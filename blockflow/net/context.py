@@ -1,14 +1,15 @@
 """The context: what is a worker process told about the run that it belongs to?
 
-A map from strings to strings that travels in one environment variable. Keys and values may hold any character: they
-are percent-encoded.
+A map from strings to strings that travels as JSON in one environment variable, so that keys and values may hold any
+character.
 """
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+
+import msgspec
 
 from blockflow.errors import ConnectionFileError
 
@@ -39,7 +40,7 @@ class Context:
 
     def to_env(self) -> str:
         """The context as one string, for the environment."""
-        return ":".join(f"{quote(key, safe='')}={quote(value, safe='/')}" for key, value in self._values.items())
+        return msgspec.json.encode(self._values).decode()
 
     @classmethod
     def from_text(cls, text: str) -> Context:
@@ -48,13 +49,10 @@ class Context:
         Raises:
             ConnectionFileError: The text is no context.
         """
-        values = {}
-        for pair in text.split(":"):
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context: {pair!r} is not of the form key=value")
-            values[unquote(key)] = unquote(value)
-        return cls(**values)
+        try:
+            return cls(**msgspec.json.decode(text, type=dict[str, str]))
+        except msgspec.DecodeError as error:
+            raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context ({error}): {text!r}") from None
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Context:

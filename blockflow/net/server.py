@@ -20,7 +20,6 @@ from blockflow.wire.messages import encode
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from blockflow.wire.messages import FromDriver
 
@@ -83,7 +82,7 @@ class WorkerServer(TCPServer):
         serve: Called with each connection that has proved to know the key; the connection ends with it.
     """
 
-    def __init__(self, connection_file: Path, serve: Callable[[Peer], Awaitable[None]]) -> None:
+    def __init__(self, connection_file: str, serve: Callable[[Peer], Awaitable[None]]) -> None:
         super().__init__(ssl_options=server_context(connection_file), max_buffer_size=4 * LARGEST_BACKLOG)
         self._serve = serve
         self._strangers = 0

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import datetime
 import ssl
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _BACKDATED = datetime.timedelta(minutes=5)
 """Clocks of a cluster's nodes differ."""
@@ -62,7 +58,7 @@ def make_certificate(run: str, now: datetime.datetime) -> str:
     return (private + certificate.public_bytes(serialization.Encoding.PEM)).decode()
 
 
-def server_context(connection_file: Path) -> ssl.SSLContext:
+def server_context(connection_file: str) -> ssl.SSLContext:
     """What the driver listens with.
 
     Args:
@@ -72,14 +68,14 @@ def server_context(connection_file: Path) -> ssl.SSLContext:
     return _strict(context, connection_file)
 
 
-def client_context(connection_file: Path) -> ssl.SSLContext:
+def client_context(connection_file: str) -> ssl.SSLContext:
     """What a worker connects with; checks the name that :func:`server_name` gives."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = True
     return _strict(context, connection_file)
 
 
-def _strict(context: ssl.SSLContext, connection_file: Path) -> ssl.SSLContext:
+def _strict(context: ssl.SSLContext, connection_file: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(connection_file)

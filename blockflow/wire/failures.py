@@ -6,9 +6,8 @@ worker is untrusted; it is bounded here and again where it arrives.
 
 from __future__ import annotations
 
-import traceback
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 LONGEST_ERROR = 1_000
 """Characters of the one-line description."""
@@ -16,7 +15,7 @@ LONGEST_ERROR = 1_000
 LONGEST_TRACEBACK = 8_000
 """Characters of a traceback; the middle is left out of longer ones."""
 
-_OWN_CODE = str(Path(__file__).parent.parent)
+_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +39,14 @@ def describe(error: BaseException) -> FailureText:
     ...     describe(error).error
     'IndexError: list index out of range'
     """
+    import traceback  # here, because a worker whose blocks all succeed never needs it
+
     summary = traceback.TracebackException.from_exception(error)
     frames = [frame for frame in summary.stack if not frame.filename.startswith(_OWN_CODE)]
     where = ""
     if frames:
         summary.stack = traceback.StackSummary.from_list(frames)
-        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+        where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"
     message = str(error)
     line = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return FailureText(
