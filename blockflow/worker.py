@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from blockflow.errors import BlockflowError
-from blockflow.net.client import SAID_FAILED, Link, open_link
 from blockflow.net.context import Context
+from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
 
