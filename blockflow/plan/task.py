@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from blockflow.errors import GeometryError, PlanError, TaskGraphError
 from blockflow.geometry import Roi, box_of, coordinate_of, roi_of
 from blockflow.plan.grid import Fit, Grid, tile
+from blockflow.plan.mask import Mask, mask_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,16 +31,18 @@ _LONGEST_NAME = 200
 
 _COMPILED = frozenset(
     {
-        "setup",
-        "teardown",
-        "task_id",
-        "total_roi",
-        "read_roi",
-        "write_roi",
-        "process_function",
+        "check_blocks",
         "check_function",
         "fit",
+        "mask",
+        "process_function",
+        "read_roi",
+        "setup",
+        "task_id",
+        "teardown",
+        "total_roi",
         "voxel_size",
+        "write_roi",
     }
 )
 """What a task derives its other attributes from: a later change would be ignored."""
@@ -103,6 +106,13 @@ class Task:
     passed on: the process function is then called as ``process_function(block, state)``."""
     teardown: Callable[[Any], Any] | None = None
     """Called with what `setup` returned when a worker process has no more blocks; not if it is killed."""
+    mask: Any = None
+    """Which blocks have anything to do; the others are skipped. Either a boolean array with one flag per block, or a
+    :class:`blockflow.arrays.Array` over the volume, of any voxel size: a block has something to do if any voxel that
+    its write ROI touches is not zero. Outside the array there is nothing to do."""
+    check_blocks: Callable[[Any], Any] | None = None
+    """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
+    as many booleans, true where a block is done already."""
 
     grid: Grid = field(init=False, repr=False)
     """The blocks of this task."""
@@ -110,6 +120,8 @@ class Task:
     """Whether the process function takes a block; if not it is a worker of its own."""
     pre_check: CheckFunction | None = field(init=False, repr=False)
     """The function that finds a block done before it runs."""
+    blocks_to_do: Mask | None = field(init=False, repr=False)
+    """The mask, as a question about blocks."""
     post_check: CheckFunction | None = field(init=False, repr=False)
     """The function that decides whether a finished block is good."""
 
@@ -138,6 +150,11 @@ class Task:
                 f"{name} of task {self.task_id!r} cannot be changed any more; make a new task with dataclasses.replace"
             )
         super().__setattr__(name, value)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether anything may find a block done before it runs."""
+        return not (self.pre_check is None and self.check_blocks is None and self.blocks_to_do is None)
 
     @property
     def total_box(self) -> Box:
@@ -216,6 +233,7 @@ class Task:
             pre, post = self.check_function, None
         _check_callable(self.task_id, "process_function", self.process_function)
         _check_callable(self.task_id, "init_callback_fn", self.init_callback_fn)
+        _check_callable(self.task_id, "check_blocks", self.check_blocks)
         _check_callable(self.task_id, "setup", self.setup)
         _check_callable(self.task_id, "teardown", self.teardown)
         if self.teardown is not None and self.setup is None:
@@ -229,6 +247,10 @@ class Task:
         else:
             self.takes_block = True
             _check_takes_state(self.task_id, self.process_function)
+        try:
+            self.blocks_to_do = None if self.mask is None else mask_for(self.mask, self.grid)
+        except PlanError as error:
+            raise type(error)(f"task {self.task_id!r}: {error}") from None
         self.pre_check = pre
         self.post_check = post
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from blockflow.plan.plan import single
 from blockflow.state import events as ev
+from blockflow.state.leases import LARGEST_LEASE
 from blockflow.state.transitions import BlockState, Cause
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 RECALL_SECONDS = 0.05
 """How long a worker waits before blocks that another one holds and has not started are taken back for it: a lease is
 made to last as long, so that this happens only where blocks take longer than those before them."""
+
+
+LARGEST_BULK = 2**20
+"""Blocks that a mask or a bulk check is asked for at once: some ten megabytes of indices."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,7 +139,7 @@ class Handout:
     def _is_over(self, book: TaskBook) -> bool:
         if book.ended:
             return True
-        if book.blocks.count(BlockState.RUNNING) or (book.being_checked and not self.stopping):
+        if book.blocks.count(BlockState.RUNNING) or (len(book.being_checked) and not self.stopping):
             return False
         if self.stopping or (book.pool.exhausted and not book.workers):
             return True
@@ -166,7 +171,7 @@ class Handout:
                 del book.frontier.again[index]
                 return single(index)
         size = min(self._largest_lease, book.pace.batch(waiting=book.ready, takers=len(book.workers)))
-        return self._draw(book, size, now) if book.plan.task.pre_check is None else book.cleared.take(size)
+        return book.cleared.take(size) if book.plan.task.is_checked else self._draw(book, size, now)
 
     def _another_comes(self, book: TaskBook, avoid: set[int], reporter: int | None) -> bool:
         """Whether a worker that is not to be avoided waits for blocks, or has some and will be back for more."""
@@ -184,16 +189,19 @@ class Handout:
         return indices
 
     def _checks(self, book: TaskBook, now: float) -> list[ev.Instruction]:
-        if book.plan.task.pre_check is None or book.being_checked:
+        task = book.plan.task
+        if not task.is_checked or len(book.being_checked):
             return []
         # Two leases ahead for every worker: checking goes on while they work, and stops when nobody asks.
-        ahead = 2 * book.plan.task.num_workers * book.pace.batch(waiting=len(book.cleared) + 1, takers=1)
+        ahead = 2 * task.num_workers * book.pace.batch(waiting=len(book.cleared) + 1, takers=1)
         if len(book.cleared) >= ahead:
             return []
-        indices = self._draw(book, book.check_pace.batch(waiting=2 * len(book.frontier), takers=1), now)
+        largest = LARGEST_LEASE if task.pre_check is not None else LARGEST_BULK
+        size = book.check_pace.batch(waiting=2 * len(book.frontier), takers=1, largest=largest)
+        indices = self._draw(book, size, now)
         if not len(indices):
             return []
-        book.being_checked.update(indices.tolist())
+        book.being_checked = indices
         return [ev.RunChecks(task=book.plan.number, phase=ev.Phase.BEFORE, indices=indices)]
 
     def _starts(self, book: TaskBook) -> list[ev.Instruction]:

@@ -131,15 +131,16 @@ class Pace:
         self.seconds_each = each if self.seconds_each is None else (self.seconds_each + each) / 2
         self._largest = max(self._largest, items)
 
-    def batch(self, *, waiting: int, takers: int) -> int:
+    def batch(self, *, waiting: int, takers: int, largest: int = LARGEST_LEASE) -> int:
         """How many items to give out at once.
 
         Args:
             waiting: Items that could be given out now.
             takers: How many share them; half of a fair share at most, so that all end at the same time.
+            largest: Never more than this.
         """
         if self.seconds_each is None:
             return 1
         by_time = int(TARGET_SECONDS / max(self.seconds_each, 1e-9))
         by_share = waiting // (2 * max(1, takers))
-        return max(1, min(by_time, by_share, self._largest * GROWTH, LARGEST_LEASE))
+        return max(1, min(by_time, by_share, self._largest * GROWTH, largest))

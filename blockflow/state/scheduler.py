@@ -23,7 +23,7 @@ from blockflow.state.by_hand import ByHand
 from blockflow.state.fates import Fates
 from blockflow.state.handout import Handout, WorkerBook
 from blockflow.state.leases import Lease, Leases
-from blockflow.state.task_book import TaskBook, TaskState
+from blockflow.state.task_book import NOTHING, TaskBook, TaskState
 from blockflow.state.transitions import Cause
 from blockflow.state.validation import validate
 
@@ -295,7 +295,7 @@ class Scheduler:
         if event.phase is ev.Phase.BEFORE:
             total = len(event.passed) + len(event.refused) + len(event.failures)
             book.check_pace.measured(total, event.seconds)
-            book.being_checked.clear()
+            book.being_checked = NOTHING
             if len(event.passed):
                 self._fates.end(book, event.passed, Cause.FOUND_DONE, now)
             book.cleared.add(event.refused)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 from msgspec import structs
 
 from blockflow.plan.plan import single
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from blockflow.plan.plan import TaskPlan
     from blockflow.plan.slices import Indices
     from blockflow.state.events import BlockFailure
+
+NOTHING: Indices = np.empty(0, dtype=np.int64)
+"""No blocks."""
 
 MOST_TRACEBACKS = 1_000
 """Failed blocks of a task whose tracebacks are kept (8 MB); if all of a large task fail, the rest say the same."""
@@ -94,7 +98,7 @@ class TaskBook:
         """By block that failed for good: its last failure."""
         self.cleared = Smallest()
         """Ready blocks whose pre-check says that they have to run."""
-        self.being_checked: set[int] = set()
+        self.being_checked = NOTHING
         """Ready blocks whose pre-check is under way."""
         self.verifying: dict[int, int] = {}
         """By finished block whose post-check is under way: the worker that ran it."""
@@ -107,9 +111,9 @@ class TaskBook:
     @property
     def to_run(self) -> int:
         """Blocks that wait for nothing but a worker."""
-        if self.plan.task.pre_check is None:
-            return len(self.frontier)
-        return len(self.cleared) + len(self.frontier.again)
+        if self.plan.task.is_checked:
+            return len(self.cleared) + len(self.frontier.again)
+        return len(self.frontier)
 
     @property
     def known_to_run(self) -> int:
@@ -118,10 +122,7 @@ class TaskBook:
 
     def put_back(self, indices: Indices) -> None:
         """Blocks that were handed out, but not run, wait for a worker again."""
-        if self.plan.task.pre_check is None:
-            self.frontier.add(indices)
-        else:
-            self.cleared.add(indices)
+        (self.cleared if self.plan.task.is_checked else self.frontier).add(indices)
 
     def give_up(self, failure: BlockFailure) -> None:
         """Keep the last failure of a block that has failed for good."""

@@ -26,7 +26,7 @@ def validate(books: list[TaskBook], leases: Leases, workers: dict[int, WorkerBoo
         running = np.concatenate([*held, np.array(list(book.verifying), dtype=np.int64)])
         assert len(np.unique(running)) == len(running), "a block is held twice"
         assert (np.sort(running) == book.blocks.all_of(BlockState.RUNNING)).all(), "running blocks and leases"
-        waiting = book.frontier.waiting() + book.cleared.members() + list(book.being_checked)
+        waiting = book.frontier.waiting() + book.cleared.members() + book.being_checked.tolist()
         ready = book.blocks.all_of(BlockState.READY)
         assert sorted(waiting) == ready.tolist(), "ready blocks and the places where they wait"
         able = {number for number, worker in workers.items() if worker.task == book.plan.number}
