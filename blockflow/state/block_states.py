@@ -59,7 +59,7 @@ class BlockStates:
     def inputs_done(self, targets: Indices, now: float) -> Indices:
         """Count one finished input for every entry of `targets`; returns the blocks that became ready, sorted."""
         blocks, times = targets, np.ones(1, dtype=np.int64)
-        if (targets[1:] <= targets[:-1]).any():  # what one block releases is sorted, and needs no sorting
+        if not _increasing(targets):
             blocks, times = np.unique(targets, return_counts=True)
         done = self._inputs_done[blocks] + times
         self._inputs_done[blocks] = done
@@ -70,10 +70,9 @@ class BlockStates:
         return ready
 
     def only(self, indices: Indices, state: BlockState) -> Indices:
-        """Those of the blocks that are in a state, without repetition."""
-        unique = np.unique(indices)
-        found: Indices = unique[self.states[unique] == state]
-        return found
+        """Those of the blocks that are in a state, sorted and without repetition."""
+        found: Indices = indices[self.states[indices] == state]
+        return found if _increasing(found) else np.unique(found)
 
     def count(self, *states: BlockState) -> int:
         """Number of blocks in any of the states."""
@@ -118,3 +117,8 @@ class BlockStates:
             f"block {index} of task {self.plan.task_id!r} is {state}, "
             f"which {cause.name.lower().replace('_', ' ')} cannot follow; what happened to it: {story}"
         )
+
+
+def _increasing(indices: Indices) -> bool:
+    """Whether indices are sorted without repetition, as those that wait for a single block are; sorting costs more."""
+    return bool((indices[1:] > indices[:-1]).all())

@@ -1,14 +1,12 @@
 """The frontier of one task: which block is handed out next?
 
 In this order: blocks that ran before and have to run again (alone, so that a block that kills workers takes no other
-with it), then the smallest index that is ready. Ready blocks are a heap; roots that nobody has drawn yet come from
-the plan and cost nothing.
+with it), then the smallest index that is ready. Roots that nobody has drawn yet come from the plan and cost nothing.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,28 +16,43 @@ if TYPE_CHECKING:
     from blockflow.plan.slices import Indices
 
 
-class Smallest:
-    """A bag of blocks that gives back the smallest indices first."""
+_PAGE = 4096
+"""Blocks that are looked through at once for the next ones."""
 
-    def __init__(self) -> None:
-        self._heap: list[int] = []
+
+class Smallest:
+    """A set of blocks that gives back the smallest indices first.
+
+    A byte for each block of the grid, and the number of members on each page of it, so that empty pages are passed
+    over. Memory is touched only where members have been: a large task may have very many blocks ready at once.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._members = np.zeros(size, dtype=np.bool_)
+        self._on_page = np.zeros(size // _PAGE + 1, dtype=np.int64)
+        self._page = 0
+        """No page before this one has members."""
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return self._count
 
     @property
     def next(self) -> int | None:
         """The smallest index; None if there is none."""
-        return self._heap[0] if self._heap else None
+        if not self._count:
+            return None
+        begin = self._first_page() * _PAGE
+        return begin + int(self._members[begin : begin + _PAGE].argmax())
 
     def add(self, indices: Indices) -> None:
-        """Add blocks."""
-        if len(indices) > len(self._heap):
-            self._heap.extend(indices.tolist())
-            heapify(self._heap)
-        else:
-            for index in indices.tolist():
-                heappush(self._heap, index)
+        """Add blocks that are not members; none of them twice."""
+        if len(indices):
+            pages = indices // _PAGE
+            self._members[indices] = True
+            np.add.at(self._on_page, pages, 1)
+            self._page = min(self._page, int(pages.min()))
+            self._count += len(indices)
 
     def take(self, at_most: int, *, below: int | None = None) -> Indices:
         """The smallest indices, sorted.
@@ -48,22 +61,41 @@ class Smallest:
             at_most: Take no more than this many.
             below: Take only indices smaller than this one.
         """
-        taken: list[int] = []
-        while self._heap and len(taken) < at_most and (below is None or self._heap[0] < below):
-            taken.append(heappop(self._heap))
-        return np.array(taken, dtype=np.int64)
+        parts = [np.empty(0, dtype=np.int64)]
+        while at_most and self._count:
+            begin = self._first_page() * _PAGE
+            end = begin + _PAGE if below is None else min(begin + _PAGE, below)
+            taken = np.flatnonzero(self._members[begin:end])[:at_most] + begin
+            if not len(taken):
+                break
+            parts.append(taken)
+            self._members[taken] = False
+            self._on_page[self._page] -= len(taken)
+            self._count -= len(taken)
+            at_most -= len(taken)
+        return np.concatenate(parts)
 
     def members(self) -> list[int]:
-        """All blocks, in no order; for tests."""
-        return list(self._heap)
+        """All blocks: looks at the whole grid."""
+        return np.flatnonzero(self._members).tolist()
+
+    def _first_page(self) -> int:
+        if not self._on_page[self._page]:
+            self._page += int((self._on_page[self._page :] > 0).argmax())
+        return self._page
 
 
 class Frontier:
-    """Blocks of one task that may be handed out."""
+    """Blocks of one task that may be handed out.
 
-    def __init__(self, roots: Roots) -> None:
+    Args:
+        roots: The blocks that wait for nothing.
+        size: Number of blocks in the grid.
+    """
+
+    def __init__(self, roots: Roots, size: int) -> None:
         self._roots = roots
-        self._ready = Smallest()
+        self._ready = Smallest(size)
         self.again: OrderedDict[int, set[int]] = OrderedDict()
         """By block that ran before and has to run again, oldest first: workers that should not get it."""
 
@@ -76,7 +108,7 @@ class Frontier:
         return self._roots.left
 
     def waiting(self) -> list[int]:
-        """All blocks here but the undrawn roots; for tests."""
+        """All blocks here but the undrawn roots: looks at the whole grid."""
         return [*self._ready.members(), *self.again]
 
     def add(self, indices: Indices) -> None:

@@ -7,7 +7,7 @@ for the next. Messages and checks take no time, blocks as long as the test says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
@@ -70,6 +70,8 @@ class Simulation:
     """How long a block of a task takes."""
     fails: Callable[[str, int, int], bool] = _never
     """Whether a block of a task fails on a worker."""
+    check_seconds: float = 0.0
+    """How long a check takes."""
     largest_lease: int = 1
     plan: Plan = field(init=False)
     scheduler: Scheduler = field(init=False)
@@ -78,6 +80,7 @@ class Simulation:
     instructions: list[tuple[float, ev.Instruction]] = field(default_factory=list)
     _agenda: list[tuple[float, int, ev.Event]] = field(default_factory=list)
     _numbers: count[int] = field(default_factory=count)
+    _workers_ever: count[int] = field(default_factory=count)
     _workers: dict[int, _Worker] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,23 +89,30 @@ class Simulation:
 
     def run(self) -> Simulation:
         """Run until nothing is left to happen; the scheduler must then have finished."""
-        self.happens(ev.Ticked())
-        for task in self.plan.tasks:
-            for _ in range(self.by_hand):
-                self.join(task.number, None)
-        while self._agenda:
-            self.now, _, event = heappop(self._agenda)
-            self.happens(event)
+        self.start()
+        while self.step():
+            pass
         assert self.scheduler.finished
         return self
 
-    def join(self, task: int, process: int | None) -> int:
-        """A worker comes and asks."""
-        worker = next(self._numbers)
-        self._workers[worker] = _Worker(task, process)
-        self.happens(ev.WorkerJoined(worker=worker, task=task, process=process))
-        self.happens(ev.BlocksAsked(worker=worker))
-        return worker
+    def start(self) -> None:
+        """The workers from outside come."""
+        self.happens(ev.Ticked())
+        for task in self.plan.tasks:
+            for _ in range(self.by_hand):
+                self.join(task.number)
+
+    def step(self) -> bool:
+        """The next event, if there is one."""
+        if self._agenda:
+            self.now, _, event = heappop(self._agenda)
+            self.happens(event)
+            return True
+        return False
+
+    def join(self, task: int, process: int | None = None, delay: float = 0.0) -> None:
+        """A worker comes."""
+        self.later(delay, ev.WorkerJoined(worker=next(self._workers_ever), task=task, process=process))
 
     def happens(self, event: ev.Event) -> None:
         """Something happens now; do what the scheduler wants done about it."""
@@ -113,13 +123,18 @@ class Simulation:
                 case ev.GrantLease():
                     self._work(instruction)
                 case ev.RunChecks():
-                    self.later(0.0, call_checks(self.plan.tasks[instruction.task], instruction))
+                    checked = call_checks(self.plan.tasks[instruction.task], instruction)
+                    seconds = self.check_seconds * len(instruction.indices)
+                    self.later(seconds, replace(checked, seconds=seconds))
                 case ev.DismissWorker():
                     self._dismiss(instruction.worker)
                 case ev.StartProcess() if not self.by_hand:
                     self._start(instruction)
                 case _:
                     pass
+        if isinstance(event, ev.WorkerJoined):
+            self._workers[event.worker] = _Worker(event.task, event.process)
+            self.happens(ev.BlocksAsked(worker=event.worker))
         if isinstance(event, ev.BlocksReported) and event.worker in self._workers:
             self._done(event.worker)
 
@@ -136,7 +151,7 @@ class Simulation:
             ended = ev.ProcessEnded(process=start.process, task=start.task, clean=does == "declines", how="oddly")
             self.later(start.delay, ended)
         else:
-            self.join(start.task, start.process)
+            self.join(start.task, start.process, start.delay)
 
     def later(self, seconds: float, event: ev.Event) -> None:
         """Something will happen."""

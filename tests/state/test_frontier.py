@@ -20,15 +20,17 @@ def some(*indices: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array(indices, dtype=np.int64)
 
 
-@given(
-    st.lists(st.lists(st.integers(0, 99), max_size=8) | st.tuples(st.integers(0, 8), st.none() | st.integers(0, 99)))
-)
+INDEX = st.integers(0, 99) | st.integers(0, 20_000) | st.sampled_from((4095, 4096, 8191, 8192, 20_000))
+
+
+@given(st.lists(st.lists(INDEX, max_size=8) | st.tuples(st.integers(0, 8), st.none() | INDEX)))
 def test_smallest_first_whatever_comes_in_between(steps: list[list[int] | tuple[int, int | None]]) -> None:
-    bag, model = Smallest(), list[int]()
+    bag, model = Smallest(20_001), list[int]()
     for step in steps:
         if isinstance(step, list):
-            bag.add(some(*step))
-            model = sorted(model + step)
+            new = [index for index in dict.fromkeys(step) if index not in model]
+            bag.add(some(*new))
+            model = sorted(model + new)
         else:
             at_most, below = step
             expected = [index for index in model if below is None or index < below][:at_most]
@@ -45,7 +47,7 @@ def test_roots_and_ready_blocks_are_merged(random: Random) -> None:
     plan = compile_plan([square(side=6, context=1)]).tasks[0]
     roots = [index for index in range(36) if index // 6 % 2 and index % 2]
     others = [index for index in range(36) if index not in roots]
-    frontier, model, undrawn = Frontier(plan.roots()), list(roots), len(roots)
+    frontier, model, undrawn = Frontier(plan.roots(), 36), list(roots), len(roots)
     for _ in range(random.randint(0, 20)):
         new = random.sample(others, random.randint(0, len(others)))
         frontier.add(some(*new))
@@ -62,7 +64,7 @@ def test_roots_and_ready_blocks_are_merged(random: Random) -> None:
 
 
 def test_blocks_that_run_again_are_not_taken_with_the_others() -> None:
-    frontier = Frontier(compile_plan([line(blocks=3)]).tasks[0].roots())
+    frontier = Frontier(compile_plan([line(blocks=3)]).tasks[0].roots(), 3)
     assert frontier.take(2).tolist() == [0, 1]
     frontier.again[0] = {7}
     assert frontier.take(9).tolist() == [2]

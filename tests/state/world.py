@@ -110,7 +110,7 @@ class World:
         self.largest_lease = largest_lease
         self.scheduler = Scheduler(plan, largest_lease=largest_lease, lease_seconds=LEASE)
         self.now = 0.0
-        self.blocks = _ghosts(plan)
+        self.blocks = ghosts(plan)
         self.workers: dict[int, GhostWorker] = {}
         self.gone: dict[int, GhostWorker] = {}
         self.processes: dict[int, int] = {}
@@ -531,7 +531,7 @@ class World:
 _ENDED = (BlockState.DONE, BlockState.FAILED, BlockState.ORPHANED, BlockState.SKIPPED)
 
 
-def _ghosts(plan: Plan) -> dict[Key, GhostBlock]:
+def ghosts(plan: Plan) -> dict[Key, GhostBlock]:
     """All blocks; across tasks, and for conflicts, by comparing boxes, within a task by the levels of the plan."""
     found = {}
     for task in plan.tasks:

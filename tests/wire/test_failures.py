@@ -63,11 +63,9 @@ def test_frames_of_blockflow_are_left_out() -> None:
 
 
 def test_an_error_in_blockflow_alone_keeps_its_frames() -> None:
-    try:
+    with pytest.raises(ValueError) as caught:
         compile_plan([])
-    except ValueError as error:
-        error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
-        text = describe(error)
+    text = describe(caught.value.with_traceback(caught.tb.tb_next))
     assert text.where == ""
     assert "plan.py" in text.traceback
 
@@ -82,13 +80,15 @@ def test_a_folder_whose_name_begins_like_blockflow_is_user_code(folder: str) -> 
 
 
 def test_causes_are_told() -> None:
-    try:
+    def translate() -> None:
         try:
             raise KeyError("label")
         except KeyError as cause:
             raise ValueError("no") from cause
-    except ValueError as error:
-        text = describe(error)
+
+    with pytest.raises(ValueError) as caught:
+        translate()
+    text = describe(caught.value)
     assert text.error == "ValueError: no"
     assert "KeyError: 'label'" in text.traceback
 
@@ -133,10 +133,9 @@ def test_endless_recursion_is_bounded() -> None:
     def again() -> None:
         again()
 
-    try:
+    with pytest.raises(RecursionError) as caught:
         again()
-    except RecursionError as error:
-        text = describe(error)
+    text = describe(caught.value)
     assert len(text.traceback) <= LONGEST_TRACEBACK
     assert text.error.startswith("RecursionError")
 
