@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from blockflow.errors import BlockflowError
-from blockflow.net.client import SAID_FAILED, Link, open_link
 from blockflow.net.context import Context
+from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
 
@@ -64,7 +64,7 @@ def be_worker(payload: dict[str, Any]) -> int:
     """Do what a payload says; returns the exit code."""
     _take_over(payload)
     try:
-        function = pickle.loads(payload["function"])
+        function, setup, teardown = pickle.loads(payload["functions"])
     except Exception as error:
         sys.stderr.write(
             f"{describe(error).traceback}"
@@ -78,9 +78,15 @@ def be_worker(payload: dict[str, Any]) -> int:
         return 0
     try:
         link = open_link(Context.from_env())
-        if link is not None:
+        if link is not None and setup is None:
             work(link, function)
             link.close()
+        elif link is not None:
+            state = setup()
+            work(link, lambda block: function(block, state))
+            link.close()  # first, so that nobody waits for the teardown
+            if teardown is not None:
+                teardown(state)
     except BlockflowError as error:
         sys.stderr.write(f"{error}\n")
         return 1

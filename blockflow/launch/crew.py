@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockflow.launch.local import LocalLauncher
-from blockflow.launch.payload import pack_function, payload_for
+from blockflow.launch.payload import pack_functions, payload_for
 from blockflow.logging import get_log_basedir, get_worker_log_basename
 from blockflow.net.context import Context
 from blockflow.state.events import ProcessEnded
@@ -32,7 +32,7 @@ class Crew:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._functions = [pack_function(task.task) for task in plan.tasks]
+        self._functions = [pack_functions(task.task) for task in plan.tasks]
         self._launcher = LocalLauncher()
         self._connection: Connection | None = None
         self._begun: set[int] = set()

@@ -27,21 +27,22 @@ if TYPE_CHECKING:
     from blockflow.plan.task import Task
 
 
-def pack_function(task: Task) -> bytes:
-    """A task's process function as bytes.
+def pack_functions(task: Task) -> bytes:
+    """A task's process function, setup and teardown as bytes.
 
     Raises:
         NotShippableError: It refers to something that exists in this process only.
     """
     function = task.process_function
     assert function is not None
-    module = _unimportable_module(function)
+    functions = (function, task.setup, task.teardown)
+    modules = {module for each in functions if (module := _unimportable_module(each)) is not None}
     try:
-        if module is not None:
+        for module in modules:
             cloudpickle.register_pickle_by_value(module)
-        return bytes(cloudpickle.dumps(function))
+        return bytes(cloudpickle.dumps(functions))
     except Exception as error:
-        culprits = [name for name, value in _parts(function) if not _can_be_packed(value)]
+        culprits = [name for each in functions for name, value in _parts(each) if not _can_be_packed(value)]
         named = f" because of {', '.join(culprits)}" if culprits else ""
         raise NotShippableError(
             f"the process_function of task {task.task_id!r} cannot be sent to a worker process{named} ({error}). "
@@ -49,16 +50,16 @@ def pack_function(task: Task) -> bytes:
             "the function, or pass a path or a name from which it can make them"
         ) from error
     finally:
-        if module is not None:
+        for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def payload_for(task: Task, function: bytes, context: Context, log: Path | None) -> bytes:
+def payload_for(task: Task, functions: bytes, context: Context, log: Path | None) -> bytes:
     """Everything that a worker process is told.
 
     Args:
         task: What it works for.
-        function: The task's process function, packed.
+        functions: The task's functions, packed.
         context: What it has to know about the run.
         log: Its output goes to this path with ``.out`` and ``.err`` added; None for the terminal.
     """
@@ -67,7 +68,7 @@ def payload_for(task: Task, function: bytes, context: Context, log: Path | None)
             "task": task.task_id,
             "log": None if log is None else str(log.resolve()),
             "takes_block": task.takes_block,
-            "function": function,
+            "functions": functions,
             "directory": os.getcwd(),
             "path": [entry or os.getcwd() for entry in sys.path],
             "environment": {context.ENV_VARIABLE: context.to_env()},

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from fractions import Fraction
-from itertools import product, zip_longest
+from itertools import groupby, product, zip_longest
 from math import floor, prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -30,6 +30,9 @@ __all__ = ["Casting", "merge", "merged_shape"]
 
 Casting: TypeAlias = Literal["no", "equiv", "safe", "same_kind", "unsafe"]
 """As in :func:`numpy.can_cast`."""
+
+_CACHE = 2**21
+"""Bytes of the merged array that are written together: about a core's second-level cache, and a huge page."""
 
 
 def merge(
@@ -72,10 +75,15 @@ def merge(
     >>> merge([piece.repeat(2) for piece in pieces], grid, rescaled=True)
     array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6])
     """
-    copies = _copies(_placed(pieces, grid, rescaled), out, casting)
-    for target, to, piece, keep in list(copies) if isinstance(pieces, Sized) else copies:
-        target[to] = piece[keep]
-        out = target
+    copies: Iterable[_Copy] = _copies(_placed(pieces, grid, rescaled), out, casting)
+    if isinstance(pieces, Sized):
+        copies = list(copies)
+        if isinstance(copies[0].out, np.ndarray):
+            _copy_by_planes(copies)
+            return copies[0].out
+    for copy in copies:
+        out = copy.out
+        out[copy.to] = copy.piece[copy.keep]
     return out
 
 
@@ -126,6 +134,15 @@ class _Placed(NamedTuple):
     shape: tuple[int, ...]
 
 
+class _Copy(NamedTuple):
+    """One assignment: ``out[to] = piece[keep]``."""
+
+    out: Any
+    to: tuple[slice, ...]
+    piece: Any
+    keep: tuple[slice, ...]
+
+
 def _placed(pieces: Iterable[Any], grid: GridLike, rescaled: bool) -> Iterator[_Placed]:
     """Each piece with its place, refused when its shape or the number of pieces turns out wrong."""
     counts = tuple(axis.count for axis in grid.axes)
@@ -169,8 +186,8 @@ def _in_order(pieces: Iterable[Any], grid: GridLike) -> Iterable[Any]:
     return list(pieces.ravel())
 
 
-def _copies(placed: Iterable[_Placed], out: Any, casting: Casting) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """The assignments ``out[to] = piece[keep]``, refused if ``out`` cannot take them."""
+def _copies(placed: Iterable[_Placed], out: Any, casting: Casting) -> Iterator[_Copy]:
+    """The copies to make, refused if ``out`` cannot take them."""
     for piece, keep, to, shape in placed:
         if out is None:
             out = np.empty(shape, piece.dtype)
@@ -183,7 +200,17 @@ def _copies(placed: Iterable[_Placed], out: Any, casting: Casting) -> Iterator[t
                 f"pieces of dtype {piece.dtype} may lose values in an out of {out.dtype}: give another out, "
                 f"or a casting other than {casting!r}"
             )
-        yield out, to, piece, keep
+        yield _Copy(out, to, piece, keep)
+
+
+def _copy_by_planes(copies: list[_Copy]) -> None:
+    """Copy pieces that lie side by side together, some planes at a time: writes stay within the cache."""
+    for _, side_by_side in groupby(copies, key=lambda copy: (copy.to[0].start, copy.to[0].stop)):
+        parts = [(copy.out[copy.to], copy.piece[copy.keep]) for copy in side_by_side]
+        step = max(1, _CACHE // max(1, copies[0].out[:1].nbytes))
+        for plane in range(0, len(parts[0][0]), step):
+            for to, part in parts:
+                to[plane : plane + step] = part[plane : plane + step]
 
 
 def _places(axis: AxisLike) -> Iterator[_Place]:

@@ -29,7 +29,18 @@ _LONGEST_NAME = 200
 """Bytes in a task id: it names a log folder, file systems allow 255, and suffixes need some."""
 
 _COMPILED = frozenset(
-    {"task_id", "total_roi", "read_roi", "write_roi", "process_function", "check_function", "fit", "voxel_size"}
+    {
+        "setup",
+        "teardown",
+        "task_id",
+        "total_roi",
+        "read_roi",
+        "write_roi",
+        "process_function",
+        "check_function",
+        "fit",
+        "voxel_size",
+    }
 )
 """What a task derives its other attributes from: a later change would be ignored."""
 
@@ -87,6 +98,11 @@ class Task:
     """Another name of `num_workers`."""
     voxel_size: Any = None
     """World units per voxel, per axis; if given, every ROI must measure whole voxels, and so must the context."""
+    setup: Callable[[], Any] | None = None
+    """Called once in each worker process before its first block, to load a model or open a file. What it returns is
+    passed on: the process function is then called as ``process_function(block, state)``."""
+    teardown: Callable[[Any], Any] | None = None
+    """Called with what `setup` returned when a worker process has no more blocks; not if it is killed."""
 
     grid: Grid = field(init=False, repr=False)
     """The blocks of this task."""
@@ -200,9 +216,19 @@ class Task:
             pre, post = self.check_function, None
         _check_callable(self.task_id, "process_function", self.process_function)
         _check_callable(self.task_id, "init_callback_fn", self.init_callback_fn)
+        _check_callable(self.task_id, "setup", self.setup)
+        _check_callable(self.task_id, "teardown", self.teardown)
+        if self.teardown is not None and self.setup is None:
+            raise PlanError(f"task {self.task_id!r}: teardown gets what setup returns, and there is no setup")
         _check_callable(self.task_id, "check_function", pre)
         _check_callable(self.task_id, "check_function", post)
-        self.takes_block = self.process_function is None or _takes_block(self.task_id, self.process_function)
+        if self.process_function is None:
+            self.takes_block = True
+        elif self.setup is None:
+            self.takes_block = _takes_block(self.task_id, self.process_function)
+        else:
+            self.takes_block = True
+            _check_takes_state(self.task_id, self.process_function)
         self.pre_check = pre
         self.post_check = post
 
@@ -259,3 +285,14 @@ def _takes_block(task_id: str, function: Callable[..., Any]) -> bool:
             "Bind the others with functools.partial, the block last"
         )
     return bool(needed) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
+def _check_takes_state(task_id: str, function: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(function).bind("block", "state")
+    except TypeError:
+        raise PlanError(
+            f"task {task_id!r}: with setup, process_function must take a block and what setup returned"
+        ) from None
+    except ValueError:
+        pass  # builtins without a signature

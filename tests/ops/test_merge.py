@@ -18,6 +18,7 @@ from blockflow.errors import GeometryError, PlanError
 from blockflow.ops.merge import merge, merged_shape
 from blockflow.plan.balance import balanced_axis
 from blockflow.plan.cuts import CutAxis, regular_axis
+from blockflow.plan.grid import tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -131,6 +132,12 @@ def test_rescaled_pieces_without_context_are_put_end_to_end() -> None:
     np.testing.assert_array_equal(merged[0], [32, 32, 35, 35, 35, 35, 35])
 
 
+def test_rescaled_pieces_may_be_empty() -> None:
+    grid = Grid([regular_axis(6, 2), regular_axis(2, 1)])
+    pieces = [np.full((rows, 1), rows) for rows in (0, 3, 0) for _ in range(2)]
+    assert merge(pieces, grid, rescaled=True).tolist() == [[3, 3]] * 3
+
+
 def test_context_that_vanishes_at_a_small_scale_is_no_error() -> None:
     grid = Grid([regular_axis(32, 16, after=1)])
     assert merge([np.ones(1), np.ones(1)], grid, rescaled=True).shape == (2,)
@@ -167,6 +174,13 @@ def test_pieces_may_be_an_object_array_of_the_grids_shape_or_zarr_arrays() -> No
     np.testing.assert_array_equal(merge(stored, GRID), array)
     with pytest.raises(GeometryError, match=r"shape of the grid, \(3, 2\), got \(2, 3\)"):
         merge(pieces.T, GRID)
+
+
+def test_the_grid_of_a_task_is_merged_from_where_it_begins_to_write() -> None:
+    grid = tile(total=((0, 12), (5, 20)), read=((0, 6), (0, 5)), write=((2, 5), (0, 4)), fit="shrink")
+    array = np.arange(12 * 20).reshape(12, 20)
+    pieces = [array[tuple(slice(*interval) for interval in grid.read_box(i))] for i in range(grid.size)]
+    np.testing.assert_array_equal(merge(pieces, grid), array[2:11, 5:19])
 
 
 def test_pieces_may_be_nested_lists() -> None:

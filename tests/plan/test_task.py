@@ -113,6 +113,7 @@ def test_voxel_size_must_fit() -> None:
         ({"read_roi": Roi((0, 0), (8, 10))}, "read_roi must lie on the voxel grid: axis 1 is [0, 10), "),
         ({"write_roi": Roi((0, 0), (4, 5))}, "write_roi must lie on the voxel grid: axis 1 is [0, 5), "),
         ({"write_roi": Roi((0, 2), (4, 4))}, "write_roi must lie on the voxel grid: axis 1 is [2, 6), "),
+        ({"write_roi": Roi((0, 2), (4, 6))}, "write_roi must lie on the voxel grid: axis 1 is [2, 8), "),
     ],
 )
 def test_rois_must_lie_on_the_voxel_grid(changes: dict[str, Roi], message: str) -> None:
@@ -279,12 +280,8 @@ def test_timeouts_must_be_numbers_of_seconds() -> None:
 
 
 def test_read_write_conflict_must_be_true_or_false() -> None:
-    assert [plane(read_write_conflict=value).read_write_conflict for value in (True, False, 1, np.False_)] == [
-        True,
-        False,
-        True,
-        False,
-    ]
+    for given_value, expected in ((True, True), (False, False), (1, True), (np.False_, False)):
+        assert plane(read_write_conflict=given_value).read_write_conflict is expected
     for value in (4, None, "no", print):
         message = f"task 'plane': read_write_conflict must be True or False, got {value!r}"
         refused(PlanError, message, read_write_conflict=value)

@@ -8,7 +8,8 @@ import pytest
 from blockflow.errors import InvalidTransition, RemoteProtocolError
 from blockflow.plan.plan import compile_plan
 from blockflow.state import events as ev
-from blockflow.state.scheduler import LEASE_SECONDS, MOST_LOSSES, Scheduler
+from blockflow.state.fates import MOST_LOSSES
+from blockflow.state.scheduler import LEASE_SECONDS, Scheduler
 from blockflow.state.transitions import BlockState, Cause
 from tests.state.desk import Desk, checks, dismissed, failures, granted, stale, started
 from tests.state.plans import line, never
@@ -916,7 +917,7 @@ def tampered(wrong: str) -> Scheduler:
         case "a worker of nobody":
             book.workers.add(9)
         case "a stranger asks":
-            book.asking[9] = None
+            book.asking[9] = 0.0
         case "the past of a block that has ended":
             book.mishaps[0].failures = 1
         case "a failure without a failed block":

@@ -22,7 +22,8 @@ import numpy as np
 
 from blockflow.plan.plan import Plan, TaskPlan, single
 from blockflow.state import events as ev
-from blockflow.state.scheduler import MOST_LOSSES, Scheduler
+from blockflow.state.fates import MOST_LOSSES
+from blockflow.state.scheduler import Scheduler
 from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:
