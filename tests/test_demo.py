@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -116,17 +117,21 @@ def test_pictures_are_read_from_zarr(tmp_path: Path) -> None:
         read_picture(str(tmp_path / "a.zarr"))
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # imageio leaves such files open
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # imageio leaves a file open that it cannot read
 def test_files_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArrayNotFoundError, match="there is no file"):
-        read_picture(str(tmp_path / "nothing.png"))
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ArrayError, match=r"text\.png cannot be read as an image: .+") as caught:
-        read_picture(str(tmp_path / "text.png"))
-    assert "\n" not in str(caught.value)
-    (tmp_path / "text.npy").write_text("no numbers")
-    with pytest.raises(ArrayError, match=r"text\.npy cannot be read as an image"):
-        read_picture(str(tmp_path / "text.npy"))
+    def message(name: str, text: str | None) -> str:
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(ArrayError) as caught:
+            read_picture(str(tmp_path / name))
+        return str(caught.value)
+
+    assert "there is no file" in message("nothing.png", None)
+    lines = message("text.png", "no picture").splitlines()
+    assert len(lines) == 1
+    assert "text.png cannot be read as an image: " in lines[0]
+    assert "text.npy cannot be read as an image: " in message("text.npy", "no numbers")
+    gc.collect()  # here, where that warning is ignored
 
 
 # ---------------------------------------------------------------------------------------------------- blocks

@@ -53,6 +53,12 @@ def test_the_worker_script_says_that_it_needs_a_run(tmp_path: Path) -> None:
     assert "DAISY_CONTEXT is not set" in ran.stderr
 
 
+def test_the_background_example_draws(tmp_path: Path) -> None:
+    ran = run_script(EXAMPLES / "background.py", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "background.png").stat().st_size > 10_000
+
+
 def test_the_tutorial_is_a_notebook() -> None:
     """Cells begin with a marker, and everything in a text cell is a comment."""
     cells = re.split(r"^# %%(.*)\n", (EXAMPLES / "tutorial.py").read_text(), flags=re.MULTILINE)
