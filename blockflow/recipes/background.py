@@ -6,7 +6,10 @@ window of frames, so a series larger than memory is read window by window.
 1. :mod:`~blockflow.recipes.background_input` opens the stack.
 2. :mod:`~blockflow.recipes.background_steps` says where the windows are and, afterwards, which images to
    trust, which image each frame gets and how much brighter it is.
-3. :mod:`~blockflow.recipes.sliding_median` computes the images.
+3. :mod:`~blockflow.recipes.background_run` computes images and brightness block by block, in this process or in
+   workers: :mod:`~blockflow.recipes.background_block` is what they do, with the median of
+   :mod:`~blockflow.recipes.sliding_median`; :mod:`~blockflow.recipes.background_handles` is how they get at the
+   frames and :mod:`~blockflow.recipes.background_scratch` where they leave the results.
 4. :class:`Background` is the result; :mod:`~blockflow.recipes.rtdc` writes it for dcnum and dclab.
 """
 
@@ -15,15 +18,16 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blockflow.errors import PlanError
 from blockflow.recipes.background_input import Stack, open_stack
 from blockflow.recipes.background_result import Background
+from blockflow.recipes.background_run import compute_background
 from blockflow.recipes.background_steps import (
-    WALL,
     brightness,
     brightness_offset,
     clean_images,
@@ -33,11 +37,9 @@ from blockflow.recipes.background_steps import (
     time_axis,
     window_starts,
 )
-from blockflow.recipes.sliding_median import compute_images
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -47,8 +49,6 @@ logger = logging.getLogger(__name__)
 
 DCNUM_BATCH = 10_000
 """Part of dcnum's identifier of a rolling median: frames it works off together, which changes no value."""
-
-Item = TypeVar("Item")
 
 
 def sparse_median_background(
@@ -83,25 +83,29 @@ def sparse_median_background(
             rate; see :func:`~blockflow.recipes.background_steps.time_axis`.
         frame_rate: Frames per second of the recording, instead of what the file says; not together with
             ``times``.
-        num_workers: Worker processes; 1 computes in this process.
-        run_dir: Where a run with workers keeps its records.
+        num_workers: Worker processes; 1 computes in this process. Workers open files themselves; frames in
+            memory are copied once, into shared memory.
+        run_dir: A directory that keeps what has been computed, one file per array, while the job runs and after
+            it; the same job again computes only what is missing. Nothing is kept if not given.
         progress: Whether to show a progress bar.
 
     Raises:
-        PlanError: A parameter, the stack or its times cannot be right; nothing has been computed.
+        PlanError: A parameter, the stack or its times cannot be right, or ``run_dir`` keeps another job; nothing
+            has been computed.
         MetadataError: A file without images, or with a time axis that does not fit them.
-        ArrayError: A frame cannot be read or is not finite.
+        ArrayError: A frame cannot be read or is not finite, and there is one worker.
+        RunError: The same in a worker process, with its traceback; or there are no workers.
 
     >>> frames = np.random.default_rng(0).integers(90, 110, (600, 24, 32)).astype(np.uint8)
     >>> background = sparse_median_background(frames, kernel_size=50, split_time=0.05)
     >>> background.images.shape, background.index.shape, background.identifier
     ((5, 24, 32), (600,), 'sparsemed:k=50^s=0.05^t=0^f=0.8^o=1')
     """
-    kernel = _whole("kernel_size", kernel_size)
+    kernel, workers = _whole("kernel_size", kernel_size), _whole("num_workers", num_workers)
     _check_range("split_time", split_time, split_time > 0, "positive")
     _check_range("thresh_cleansing", thresh_cleansing, thresh_cleansing >= 0, "0 or more")
     _check_range("frac_cleansing", frac_cleansing, 0 < frac_cleansing <= 1, "over 0 and at most 1")
-    _check_run(num_workers, run_dir)
+    _check_directory(run_dir)
     parameters = {
         "k": kernel,
         "s": split_time,
@@ -113,20 +117,23 @@ def sparse_median_background(
         seconds = _seconds(frames, times, frame_rate)
         kernel = _fitting(kernel, frames)
         at = moments(seconds[-1], split_time)
-        series = compute_images(
-            frames, _shown(window_starts(seconds, at, kernel), "background images", progress), kernel
+        series, light = compute_background(
+            frames,
+            window_starts(seconds, at, kernel),
+            kernel,
+            offset=bool(offset_correction),
+            num_workers=workers,
+            run_dir=run_dir,
+            progress=progress,
         )
         used = clean_images(row_ranges(series), thresh_cleansing, frac_cleansing)
         logger.info("%d of %d background images dropped by cleansing", np.sum(~used), used.size)
         images = series if used.all() else series[used]
         index = frame_index(seconds, at[used], split_time)
-        offset = None
-        if offset_correction:
-            offset = brightness_offset(_brightness(frames, progress), brightness(images), index)
         return Background(
             images=images,
             index=index,
-            offset=offset,
+            offset=None if light is None else brightness_offset(light, brightness(images), index),
             times=at,
             used=used,
             identifier=_identifier("sparsemed", parameters),
@@ -148,7 +155,7 @@ def rolling_median_background(
 
     The window of frame ``i`` is ``[i, i + kernel_size)``; the last ``kernel_size`` frames share the image of
     the frame before them, as in dcnum's ``BackgroundRollMed``. There is no cleansing and no offset. The
-    images take as much memory as the frames.
+    images take as much memory as the frames; with a ``run_dir`` they are a memory-mapped file in it.
 
     Args:
         stack: As for :func:`sparse_median_background`.
@@ -160,24 +167,28 @@ def rolling_median_background(
         progress: Whether to show a progress bar.
 
     Raises:
-        PlanError: A parameter, the stack or its times cannot be right; nothing has been computed.
+        PlanError: As for :func:`sparse_median_background`; so are the others.
         MetadataError: A file without images, or with a time axis that does not fit them.
         ArrayError: A frame cannot be read or is not finite.
+        RunError: The same in a worker process; or there are no workers.
 
     >>> frames = np.arange(7, dtype=np.uint8).reshape(7, 1, 1)
     >>> background = rolling_median_background(frames, kernel_size=4)
     >>> [background.at(frame).item() for frame in range(7)]
     [2, 3, 4, 4, 4, 4, 4]
     """
-    kernel = _whole("kernel_size", kernel_size)
-    _check_run(num_workers, run_dir)
+    kernel, workers = _whole("kernel_size", kernel_size), _whole("num_workers", num_workers)
+    _check_directory(run_dir)
     identifier = _identifier("rollmed", {"k": kernel, "b": DCNUM_BATCH})
     with open_stack(stack) as frames:
         seconds = _seconds(frames, times, frame_rate)
         kernel = _fitting(kernel, frames)
-        starts = np.arange(max(len(seconds) - kernel, 1))
+        starts = range(max(len(seconds) - kernel, 1))
+        images, _ = compute_background(
+            frames, starts, kernel, offset=False, num_workers=workers, run_dir=run_dir, progress=progress
+        )
         return Background(
-            images=compute_images(frames, _shown(starts, "background images", progress), kernel),
+            images=images,
             index=np.minimum(np.arange(len(seconds)), starts[-1]),
             offset=None,
             times=seconds[: len(starts)],
@@ -188,13 +199,13 @@ def rolling_median_background(
 
 
 def _whole(what: str, value: Any) -> int:
-    """A number of frames."""
+    """A number of things of which there is at least one."""
     try:
         number = operator.index(value)
     except TypeError:
         number = 0
     if number < 1 or isinstance(value, bool):
-        raise PlanError(f"{what} must be a whole number of frames, 1 or more, got {value!r}")
+        raise PlanError(f"{what} must be a whole number, 1 or more, got {value!r}")
     return number
 
 
@@ -203,13 +214,9 @@ def _check_range(what: str, value: float, right: bool, expected: str) -> None:
         raise PlanError(f"{what} must be {expected}, got {value}")
 
 
-def _check_run(num_workers: int, run_dir: Any) -> None:
-    """Workers are not there yet: say so instead of computing in this process without a word."""
-    if num_workers != 1 or run_dir is not None:
-        raise PlanError(
-            f"backgrounds are computed in this process: num_workers must be 1 and run_dir None, "
-            f"got {num_workers} and {run_dir}"
-        )
+def _check_directory(run_dir: Any) -> None:
+    if run_dir is not None and Path(run_dir).exists() and not Path(run_dir).is_dir():
+        raise PlanError(f"run_dir must be a directory or a new one, {run_dir} is a file")
 
 
 def _seconds(frames: Stack, times: ArrayLike | None, frame_rate: float | None) -> NDArray[np.float64]:
@@ -228,27 +235,6 @@ def _fitting(kernel: int, frames: Stack) -> int:
     if kernel > count:
         logger.warning("kernel_size is %d, the stack has %d frames: each image is the median of all", kernel, count)
     return min(kernel, count)
-
-
-def _brightness(frames: Stack, progress: bool) -> NDArray[np.float64]:
-    """The brightness of every frame."""
-    portions = list(frames.portions(0, frames.shape[0]))
-    return np.concatenate(
-        [
-            brightness(frames.frames(first, last, WALL))
-            for first, last in _shown(portions, "brightness of frames", progress)
-        ]
-    )
-
-
-def _shown(items: Collection[Item], what: str, progress: bool) -> Collection[Item]:
-    """The items, with a progress bar if wanted."""
-    if not progress:
-        return items
-    from tqdm.auto import tqdm
-
-    bar: Collection[Item] = tqdm(items, desc=what)
-    return bar
 
 
 def _identifier(method: str, parameters: dict[str, Any]) -> str:

@@ -94,6 +94,12 @@ class Stack:
         dtype: np.dtype[Any] = np.dtype(self.data.dtype).newbyteorder("=")
         return dtype
 
+    @property
+    def chunk(self) -> int:
+        """Frames in a stored chunk; 1 where they are stored one by one."""
+        chunks = getattr(self.data, "chunks", None)
+        return chunks[0] if chunks and isinstance(chunks[0], int) else 1
+
     def portions(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Cut frames ``[first, last)`` into half-open pieces that end where stored chunks end.
 
@@ -101,9 +107,7 @@ class Stack:
         [(1, 2), (2, 4), (4, 6)]
         """
         _, height, width = self.shape
-        chunks = getattr(self.data, "chunks", None)
-        chunk = chunks[0] if chunks and isinstance(chunks[0], int) else 1
-        step = chunk * max(1, PORTION // (chunk * height * width * self.dtype.itemsize))
+        step = self.chunk * max(1, PORTION // (self.chunk * height * width * self.dtype.itemsize))
         while first < last:
             end = min(last, (first // step + 1) * step)
             yield first, end

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["replacing_directory", "replacing_file"]
+__all__ = ["flush", "placing_directory", "replacing_directory", "replacing_file"]
 
 
 @contextmanager
@@ -38,9 +38,9 @@ def replacing_file(target: Path) -> Iterator[Path]:
         yield part
         if target.exists():
             shutil.copymode(target, part)
-        _flush(part)
+        flush(part)
         part.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -64,8 +64,7 @@ def replacing_directory(target: Path) -> Iterator[Path]:
     old = part.with_suffix(".old")
     try:
         yield part
-        for path in part.rglob("*"):
-            _flush(path)
+        _flush_all(part)
         if target.exists():
             target.rename(old)
         try:
@@ -74,19 +73,56 @@ def replacing_directory(target: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(target)
             raise
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
 
 
+@contextmanager
+def placing_directory(target: Path) -> Iterator[Path]:
+    """A path to make a directory at, which becomes ``target`` unless somebody else has made one by then.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> target = Path(tempfile.mkdtemp(), "shared")
+    >>> for name in ("first", "second"):
+    ...     with placing_directory(target) as part:
+    ...         part.mkdir()
+    ...         _ = (part / name).write_text("whole")
+    >>> [path.name for path in target.iterdir()]
+    ['first']
+    """
+    part = _hidden(target)
+    try:
+        yield part
+        _flush_all(part)
+        try:
+            part.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        flush(target.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _hidden(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
 
 
-def _flush(path: Path) -> None:
-    """Wait until the file or directory is on the disk; on Windows directories cannot be flushed."""
+def _flush_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        flush(path)
+
+
+def flush(path: Path) -> None:
+    """Wait until the file or directory is on the disk; on Windows directories cannot be flushed.
+
+    >>> from pathlib import Path
+    >>> flush(Path("."))
+    """
     if os.name == "posix" or path.is_file():
         descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         try:

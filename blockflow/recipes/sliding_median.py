@@ -10,8 +10,9 @@
    of smaller values does not exceed the rank), which needs comparisons and sums only and is several times
    faster than sorting; floats by partition.
 
-Pixels are worked off in strips that stay in the processor's cache. The memory is the window, one image, the
-two counts (one byte each per pixel for kernels up to 255) and about 2 MiB that depend on nothing.
+Pixels are worked off in strips that stay in the processor's cache. The guess is kept in the array that the
+last image was written to, so beside the images the memory is the window, the two counts (a byte each per pixel
+for kernels up to 255, else two) and about 1 MiB that depends on nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ STRIP = 1 << 15
 SCRATCH = 1 << 18
 """Bytes of comparison results at a time: 8 rows of a strip or more, so that calls into numpy cost little."""
 
-COLUMNS = 1 << 20
+COLUMNS = 1 << 18
 """Bytes of the window that are gathered or transposed at a time."""
 
 SPARSE = 6
@@ -53,8 +54,11 @@ class SlidingMedian:
     >>> from blockflow.recipes.background_input import Stack
     >>> frames = np.arange(6, dtype=np.uint8).reshape(6, 1, 1)
     >>> median = SlidingMedian(Stack(frames), kernel=4)
-    >>> median.move_to(0).item(), median.move_to(2).item()
-    (2, 4)
+    >>> images = np.empty((2, 1, 1), np.uint8)
+    >>> median.move_to(0, images[0])
+    >>> median.move_to(2, images[1])
+    >>> images.ravel()
+    array([2, 4], dtype=uint8)
 
     Args:
         stack: The frames.
@@ -73,20 +77,23 @@ class SlidingMedian:
         self._rank = kernel // 2
         self._start: int | None = None
         self._ring = np.empty((kernel, height * width), stack.dtype)
-        self._image = np.zeros(height * width, stack.dtype)
+        self._image = np.zeros(1, stack.dtype)
+        """The last image, where it was written; zero for every pixel before there is one."""
         counts = np.min_scalar_type(kernel)
         self._below = np.zeros(height * width, counts)
         self._upto = np.zeros(height * width, counts)
         self._scratch = np.empty(SCRATCH, bool)
 
-    def move_to(self, start: int) -> NDArray[Any]:
-        """The median of frames ``[start, start + kernel)``: element ``kernel // 2`` of the sorted values.
+    def move_to(self, start: int, out: NDArray[Any]) -> None:
+        """Write the median of frames ``[start, start + kernel)``: element ``kernel // 2`` of the sorted values.
 
-        Returns:
-            A view of shape ``(height, width)`` in the dtype of the stack, valid until the next call.
+        Args:
+            start: First frame of the window.
+            out: Shape ``(height, width)``, C-contiguous, in the dtype of the stack. The next call begins with
+                what it holds: it must not be changed in between.
 
         Raises:
-            PlanError: The window reaches outside the stack.
+            PlanError: The window reaches outside the stack, or ``out`` is another kind of array.
             ArrayError: A frame holds a value that is not finite.
         """
         count, height, width = self._stack.shape
@@ -95,12 +102,19 @@ class SlidingMedian:
                 f"a window of {self._kernel} frames must lie in the {count} frames of the stack: "
                 f"it starts at frame {start}"
             )
+        if (out.shape, out.dtype, out.flags.c_contiguous) != ((height, width), self._ring.dtype, True):
+            raise PlanError(
+                f"out must be C-contiguous with shape {(height, width)} and dtype {self._ring.dtype}, "
+                f"got shape {out.shape}, dtype {out.dtype} and strides {out.strides}"
+            )
+        image = out.reshape(height * width)
+        image[:] = self._image
+        self._image = image
         if start != self._start:
             self._exchange(start)
-            for begin in range(0, self._image.size, STRIP):
-                self._settle(begin, min(begin + STRIP, self._image.size))
+            for begin in range(0, image.size, STRIP):
+                self._settle(begin, min(begin + STRIP, image.size))
             self._start = start
-        return self._image.reshape(height, width)
 
     def _exchange(self, start: int) -> None:
         """Bring the frames of the window into the ring and the counts up to date with them."""
@@ -157,8 +171,8 @@ class SlidingMedian:
         )
 
 
-def compute_images(stack: Stack, starts: Collection[int], kernel: int) -> NDArray[Any]:
-    """The background images of a run of windows: the work of one block.
+def compute_images(stack: Stack, starts: Collection[int], kernel: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """The background images of a run of windows.
 
     >>> from blockflow.recipes.background_input import Stack
     >>> frames = np.arange(12, dtype=np.float32).reshape(6, 2, 1)
@@ -171,18 +185,19 @@ def compute_images(stack: Stack, starts: Collection[int], kernel: int) -> NDArra
         stack: The frames.
         starts: First frame of each window. Any order is right; ascending starts are fast.
         kernel: Frames in a window.
+        out: Where to write them; a new array if not given.
 
     Returns:
-        Shape ``(len(starts), height, width)``, in the dtype of the stack.
+        ``out``: shape ``(len(starts), height, width)``, in the dtype of the stack.
 
     Raises:
-        PlanError: A window reaches outside the stack.
+        PlanError: A window reaches outside the stack, or ``out`` is another kind of array.
         ArrayError: A frame holds a value that is not finite.
     """
     median = SlidingMedian(stack, kernel)
-    images = np.empty((len(starts), *stack.shape[1:]), stack.dtype)
+    images = np.empty((len(starts), *stack.shape[1:]), stack.dtype) if out is None else out
     for image, start in zip(images, starts, strict=True):
-        image[...] = median.move_to(int(start))
+        median.move_to(int(start), image)
     return images
 
 

@@ -105,7 +105,7 @@ def test_backgrounds_in_the_measurement_one_after_the_other(tmp_path: Path) -> N
     for split_time in (0.4, 0.2, 0.5):
         background = sparse_median_background(path, 20, split_time, offset_correction=split_time != 0.5)
         background.write_hdf5(path)
-        check(path, background, with_images=True)
+    check(path, background, with_images=True)
     rolling = rolling_median_background(path, 20)
     rolling.write_hdf5(path)
     check(path, rolling, with_images=True)

@@ -96,11 +96,13 @@ def test_a_frame_that_cannot_be_used_does_not_spoil_the_next_window() -> None:
     frames = np.arange(12, dtype=np.float64).reshape(12, 1, 1)
     frames[5] = np.nan
     median = SlidingMedian(Stack(frames), kernel=3)
-    assert median.move_to(2).item() == 3
+    images = np.full((4, 1, 1), -1.0)
+    median.move_to(2, images[0])
     with pytest.raises(ArrayError, match="frame 5 has NaN"):
-        median.move_to(3)
-    assert median.move_to(2).item() == 3
-    assert median.move_to(6).item() == 7
+        median.move_to(3, images[1])
+    median.move_to(2, images[2])
+    median.move_to(6, images[3])
+    assert images[[0, 2, 3]].ravel().tolist() == [3, 3, 7]
 
 
 @pytest.mark.parametrize("kernel", [0, 4])
@@ -113,23 +115,31 @@ def test_a_kernel_that_does_not_fit_is_refused(kernel: int) -> None:
 def test_a_window_outside_the_stack_is_refused(start: int) -> None:
     median = SlidingMedian(Stack(np.zeros((3, 1, 1), np.uint8)), 2)
     with pytest.raises(PlanError, match="a window of 2 frames must lie in the 3 frames"):
-        median.move_to(start)
+        median.move_to(start, np.empty((1, 1), np.uint8))
 
 
-def test_memory_is_the_window_three_images_and_a_constant() -> None:
+@pytest.mark.parametrize(
+    "out", [np.empty((2, 3), np.uint16), np.empty((3, 2), np.uint8), np.empty((2, 6), np.uint8)[:, ::2]]
+)
+def test_an_out_of_another_kind_is_refused(out: NDArray[Any]) -> None:
+    median = SlidingMedian(Stack(np.zeros((3, 2, 3), np.uint8)), 2)
+    with pytest.raises(PlanError, match=r"out must be C-contiguous with shape \(2, 3\) and dtype uint8, got shape"):
+        median.move_to(0, out)
+
+
+@pytest.mark.parametrize(("dtype", "images"), [(np.uint8, 2), (np.uint16, 1), (np.float32, 0.75)])
+def test_memory_is_the_window_two_counts_and_a_constant(dtype: type[np.generic], images: float) -> None:
     import tracemalloc
 
-    frames = np.random.default_rng(1).integers(90, 110, (150, 512, 1024)).astype(np.uint8)
-    image = frames[0].nbytes
+    frames = np.random.default_rng(1).integers(90, 110, (8, 1000, 1500), np.uint8).astype(dtype)
+    out = np.empty((3, *frames.shape[1:]), dtype)
     tracemalloc.start()
     try:
-        median = SlidingMedian(Stack(frames), kernel=100)
-        for start in (0, 1, 30):
-            median.move_to(start)
+        compute_images(Stack(frames), [0, 1, 3], 5, out)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak <= 103 * image + 2**21
+    assert peak <= (5 + images) * frames[0].nbytes + 2**20
 
 
 def test_counting_more_rows_than_a_byte_holds() -> None:
