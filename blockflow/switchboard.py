@@ -48,6 +48,8 @@ class Line:
     worker: int | None = None
     task: int = 0
     said_goodbye: bool = False
+    closing: bool = False
+    """It is about to be closed; what still comes from it does not count."""
 
 
 class Switchboard:
@@ -74,12 +76,12 @@ class Switchboard:
     def received(self, connection: int, body: bytes, now: float) -> list[Action]:
         """Take in the body of a frame; a wrong one costs its sender the connection and nobody else anything."""
         line = self._lines.get(connection)
-        if line is None:
+        if line is None or line.closing:
             return []
         try:
             return self._understand(connection, line, wire.decode_from_worker(body), now)
         except RemoteProtocolError as error:
-            return [Close(connection=connection, reason=str(error))]
+            return [_close(connection, line, str(error))]
 
     def disconnected(self, connection: int, now: float) -> list[Action]:
         """A connection is gone; its worker may still be at work."""
@@ -121,7 +123,7 @@ class Switchboard:
                 line.said_goodbye = True
                 del self._connection_of[line.worker]
                 gone = self.handle(ev.WorkerLeft(worker=line.worker, crashed=False), now)
-                return [*gone, Close(connection=connection, reason="")]
+                return [*gone, _close(connection, line, "")]
             case _:
                 assert_never(message)
 
@@ -142,7 +144,7 @@ class Switchboard:
                 reason = str(error)
         if reason is not None:
             refused = Send(connection=connection, message=wire.Refused(reason[:1000]))
-            return [refused, Close(connection=connection, reason=reason)]
+            return [refused, _close(connection, line, reason)]
         line.worker, line.task = next(self._numbers), task
         line.host, line.pid = message.host, message.pid
         self._connection_of[line.worker] = connection
@@ -167,6 +169,9 @@ class Switchboard:
             instructions = self._scheduler.handle(self._reported(worker, message), now)
             stale = any(isinstance(done, ev.AcknowledgeReport) and done.stale for done in instructions)
             actions += self._carry_out(instructions)
+        if stale or not message.lease:
+            # The worker counts its deadline from every message that is answered, so each of them renews its leases.
+            actions += self.handle(ev.HeartbeatReceived(worker=worker), now)
         answer = wire.Acknowledged(message.number, message.lease, stale)
         actions.insert(0, Send(connection=connection, message=answer))
         if message.asks:
@@ -215,3 +220,8 @@ class Switchboard:
         connection = self._connection_of.get(worker)
         if connection is not None:
             actions.append(Send(connection=connection, message=message))
+
+
+def _close(connection: int, line: Line, reason: str) -> Close:
+    line.closing = True
+    return Close(connection=connection, reason=reason)

@@ -17,7 +17,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from blockflow.errors import RemoteProtocolError
+from blockflow.errors import LocalProtocolError, RemoteProtocolError
 from blockflow.plan.grid import Grid, RegularAxis
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
 
@@ -213,6 +213,9 @@ def decode_from_driver(body: bytes) -> FromDriver:
 def pack_runs(indices: list[int]) -> tuple[int, ...]:
     """Sorted indices as alternating gaps and lengths; small numbers take a byte each on the wire.
 
+    Raises:
+        LocalProtocolError: The indices are not sorted, or not natural, or one is there twice.
+
     >>> pack_runs([5, 6, 7, 10])
     (5, 3, 2, 1)
     """
@@ -221,6 +224,8 @@ def pack_runs(indices: list[int]) -> tuple[int, ...]:
     for index in indices:
         if runs and index == end:
             runs[-1] += 1
+        elif index < end:
+            raise LocalProtocolError(f"the blocks of a lease must be sorted: {index} stands behind {end - 1}")
         else:
             runs += [index - end, 1]
         end = index + 1

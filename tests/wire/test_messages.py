@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockflow.errors import RemoteProtocolError
+from blockflow.errors import LocalProtocolError, RemoteProtocolError
 from blockflow.plan.grid import tile
 from blockflow.state.leases import LARGEST_LEASE
 from blockflow.wire import messages as wire
@@ -301,6 +301,12 @@ def test_runs_give_the_same_blocks(blocks: set[int], spare: int) -> None:
     if indices:
         with pytest.raises(RemoteProtocolError, match="not at most"):
             wire.unpack_runs(runs, size - 1)
+
+
+@pytest.mark.parametrize("indices", [[3, 2], [2, 2], [0, 1, 2, 1], [-1]])
+def test_blocks_that_are_not_sorted_are_never_sent(indices: list[int]) -> None:
+    with pytest.raises(LocalProtocolError, match="the blocks of a lease must be sorted"):
+        wire.pack_runs(indices)
 
 
 @pytest.mark.parametrize(
