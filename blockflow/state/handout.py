@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.plan.slices import Indices
-    from blockflow.state.leases import Lease, Leases
+    from blockflow.state.leases import Leases
     from blockflow.state.task_book import TaskBook
 
 
@@ -94,7 +94,7 @@ class Handout:
         done: list[ev.Instruction] = []
         for number in [number for number, due in self._recalls.items() if due <= now]:
             self._recalls[number] = now + RECALL_SECONDS
-            lease = self._longest(self._books[number])
+            lease = self._leases.longest(number)
             if lease is not None:
                 lease.recalled = True
                 done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
@@ -108,16 +108,6 @@ class Handout:
             self._recalls.pop(book.plan.number, None)
         else:
             self._recalls.setdefault(book.plan.number, since + RECALL_SECONDS)
-
-    def _longest(self, book: TaskBook) -> Lease | None:
-        """The lease of which most can be recalled; the first outstanding block of a lease is taken for started."""
-        leases = [
-            lease
-            for worker in book.workers
-            for place, lease in enumerate(self._leases.of_worker(worker))
-            if not lease.recalled and len(lease.outstanding) > (place == 0)
-        ]
-        return max(leases, key=lambda lease: len(lease.outstanding), default=None)
 
     def _dismissals(self, numbers: list[int]) -> list[ev.Instruction]:
         """Workers that wait in vain, because their task is over; takes a sorted list of tasks, and consumes it."""

@@ -64,6 +64,8 @@ class Leases:
         """By worker that holds any: its leases by number, oldest first."""
         self._deadlines: OrderedDict[int, float] = OrderedDict()
         """By worker that holds any: when the server takes back what it has not reported; earliest first."""
+        self._divisible: dict[int, Lease] = {}
+        """By number: leases with blocks that their worker has not started when they were granted."""
         self._next_number = 1
         self._next_attempt = 1
 
@@ -89,10 +91,25 @@ class Leases:
         lease = Lease(number=self._next_number, worker=worker, task=task, indices=indices, attempt=self._next_attempt)
         self._next_number += 1
         self._next_attempt += len(indices)
+        if len(indices) > 1 or worker in self._of_worker:
+            self._divisible[lease.number] = lease
         self._of_worker.setdefault(worker, {})[lease.number] = lease
         self._deadlines.setdefault(worker, now)
         self.renew(worker, now)
         return lease
+
+    def longest(self, task: int) -> Lease | None:
+        """The lease of which most blocks can be recalled; None if there is none.
+
+        The first outstanding block of a worker's first lease is taken for started.
+        """
+        left: dict[int, int] = {}
+        for lease in self._divisible.values():
+            if lease.task == task and not lease.recalled:
+                first = next(iter(self._of_worker[lease.worker])) == lease.number
+                left[lease.number] = len(lease.outstanding) - first
+        number = max(left, key=left.__getitem__, default=0)
+        return self._divisible[number] if left.get(number) else None
 
     def held(self, number: int, worker: int) -> Lease | None:
         """A lease, if this worker holds it."""
@@ -112,6 +129,7 @@ class Leases:
         """Forget a lease."""
         leases = self._of_worker[lease.worker]
         del leases[lease.number]
+        self._divisible.pop(lease.number, None)
         if not leases:
             del self._of_worker[lease.worker]
             del self._deadlines[lease.worker]

@@ -96,7 +96,7 @@ class TaskBook:
         """By block that failed or was lost, and has not ended: how often, and where."""
         self.final_failures: dict[int, BlockFailure] = {}
         """By block that failed for good: its last failure."""
-        self.cleared = Smallest(plan.grid.size if plan.task.pre_check else 0)
+        self.cleared = Smallest(plan.grid.size if plan.task.is_checked else 0)
         """Ready blocks whose pre-check says that they have to run."""
         self.being_checked = NOTHING
         """Ready blocks whose pre-check is under way."""

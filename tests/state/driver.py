@@ -7,10 +7,12 @@ for the next. Messages and checks take no time, blocks as long as the test says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import structs
 
 from blockflow.plan.plan import Plan, compile_plan
 from blockflow.state import events as ev
@@ -125,7 +127,7 @@ class Simulation:
                 case ev.RunChecks():
                     checked = call_checks(self.plan.tasks[instruction.task], instruction)
                     seconds = self.check_seconds * len(instruction.indices)
-                    self.later(seconds, replace(checked, seconds=seconds))
+                    self.later(seconds, structs.replace(checked, seconds=seconds))
                 case ev.DismissWorker():
                     self._dismiss(instruction.worker)
                 case ev.StartProcess() if not self.by_hand:
