@@ -12,6 +12,8 @@ import importlib.util
 import os
 import pickle
 import sys
+import threading
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -20,11 +22,20 @@ from blockflow.errors import NotShippableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+<<<<<<< HEAD
     from pathlib import Path
     from types import ModuleType
+=======
+>>>>>>> shell-tests
 
     from blockflow.net.context import Context
     from blockflow.plan.task import Task
+
+_BY_VALUE = threading.Lock()
+"""What cloudpickle sends by value is one list for the whole process; runs in other threads must not see it change."""
+
+_DEEPEST = 3
+"""How many names lead to a culprit at most."""
 
 
 def pack_functions(task: Task) -> bytes:
@@ -35,6 +46,7 @@ def pack_functions(task: Task) -> bytes:
     """
     function = task.process_function
     assert function is not None
+<<<<<<< HEAD
     functions = (function, task.setup, task.teardown)
     modules = {module for each in functions if (module := _unimportable_module(each)) is not None}
     try:
@@ -52,6 +64,26 @@ def pack_functions(task: Task) -> bytes:
     finally:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
+=======
+    module = _unimportable_module(function)
+    with _BY_VALUE:
+        registered = module is not None and module.__name__ not in cloudpickle.list_registry_pickle_by_value()
+        if registered:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            return bytes(cloudpickle.dumps(function))
+        except Exception as error:
+            culprits = _culprits(function)
+            named = f" because of {', '.join(culprits)}" if culprits else ""
+            raise NotShippableError(
+                f"the process_function of task {task.task_id!r} cannot be sent to a worker process{named} ({error}). "
+                "Open files, locks, connections, GPU handles and generators live in one process only: make them "
+                "inside the function, or pass a path or a name from which it can make them"
+            ) from error
+        finally:
+            if registered:
+                cloudpickle.unregister_pickle_by_value(module)
+>>>>>>> shell-tests
 
 
 def payload_for(task: Task, functions: bytes, context: Context, log: Path | None) -> bytes:
@@ -95,27 +127,50 @@ def _unimportable_module(function: Any) -> ModuleType | None:
     return module if getattr(module, "__file__", None) else None
 
 
-def _parts(function: Any) -> Iterator[tuple[str, Any]]:
-    """Everything that is sent along with a function, by name."""
-    if isinstance(function, functools.partial):
-        for place, value in enumerate(function.args):
-            yield f"argument {place} of the partial ({type(value).__name__})", value
-        for name, value in function.keywords.items():
-            yield f"argument {name!r} of the partial ({type(value).__name__})", value
-        yield from _parts(function.func)
+def _culprits(value: Any, deepest: int = _DEEPEST) -> list[str]:
+    """The parts of a value that cannot be sent, by name, as deep inside as they can be named."""
+    named: list[str] = []
+    for name, part in _parts(value) if deepest else ():
+        if not _can_be_packed(part):
+            named += [f"{inner} of {name}" for inner in _culprits(part, deepest - 1)] or [name]
+    return named
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Everything that is sent along with a function or an object, by name."""
+    if isinstance(value, functools.partial):
+        for place, argument in enumerate(value.args):
+            yield f"argument {place} of the partial ({_kind(argument)})", argument
+        for name, argument in value.keywords.items():
+            yield f"argument {name!r} of the partial ({_kind(argument)})", argument
+        yield from _parts(value.func)
         return
-    owner = getattr(function, "__self__", None)
+    owner = getattr(value, "__self__", None)
     if owner is not None:
-        yield f"the object whose method it is ({type(owner).__name__})", owner
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-        yield f"variable {name!r} ({type(cell.cell_contents).__name__})", cell.cell_contents
-    for name in code.co_names:
-        if name in function.__globals__:
-            value = function.__globals__[name]
-            yield f"global {name!r} ({type(value).__name__})", value
+        yield f"the object whose method it is ({_kind(owner)})", owner
+    code = getattr(value, "__code__", None)
+    if isinstance(code, CodeType):
+        for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=False):
+            try:
+                yield f"variable {name!r} ({_kind(cell.cell_contents)})", cell.cell_contents
+            except ValueError:
+                continue  # it has no value yet
+        for name in sorted(_names(code)):
+            if name in value.__globals__:
+                yield f"global {name!r} ({_kind(value.__globals__[name])})", value.__globals__[name]
+    elif not isinstance(value, type | ModuleType):
+        for name, attribute in getattr(value, "__dict__", {}).items():
+            yield f"attribute {name!r} ({_kind(attribute)})", attribute
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names that a function and the functions inside it may look up among the globals."""
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def _can_be_packed(value: Any) -> bool:
