@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blockflow.recipes.replacing import replacing_directory, replacing_file
+from blockflow.recipes.replacing import placing_directory, replacing_directory, replacing_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,4 +91,25 @@ def test_a_directory_that_was_not_made_leaves_the_old_one(tmp_path: Path) -> Non
     assert read(target) == "old"
     with pytest.raises(FileNotFoundError):
         no_directory(tmp_path / "new")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def place(target: Path, text: str) -> None:
+    with placing_directory(target) as part:
+        assert not part.exists()
+        write(part, text)
+
+
+def test_a_directory_is_placed_once(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    for text in ("first", "second"):
+        place(target, text)
+        assert read(target) == "first"
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_directory_cannot_be_placed_where_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("a file")
+    with pytest.raises(NotADirectoryError):
+        place(tmp_path / "folder", "new")
     assert os.listdir(tmp_path) == ["folder"]
