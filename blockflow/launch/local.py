@@ -62,7 +62,8 @@ class LocalLauncher:
             return
         self._reports, inherited = os.pipe()
         self._forge = subprocess.Popen(
-            [sys.executable, "-m", "blockflow.worker", str(inherited)],
+            # -P: a socket.py in the working directory must not stand in for Python's own.
+            [sys.executable, "-P", "-m", "blockflow.worker", str(inherited)],
             stdin=subprocess.PIPE,
             pass_fds=(inherited,),
             env=_environment(),
@@ -80,7 +81,6 @@ class LocalLauncher:
         Raises:
             RunError: No process can be started on this machine any more.
         """
-<<<<<<< HEAD
         self.prepare()
         assert self._forge is not None
         assert self._forge.stdin is not None
@@ -92,40 +92,6 @@ class LocalLauncher:
                 f"no worker can be started: {sys.executable} -m blockflow.worker ended with code {self._forge.wait()}"
             ) from None
         self._ordered.add(process)
-=======
-        with contextlib.ExitStack() as stack:
-            out: IO[bytes] | None = None
-            err: IO[bytes] | None = None
-            if log is not None:
-                log.parent.mkdir(parents=True, exist_ok=True)
-                out = stack.enter_context(open(f"{log}.out", "wb"))
-                err = stack.enter_context(open(f"{log}.err", "wb"))
-            popen = subprocess.Popen(
-                # -P: a socket.py in the working directory must not stand in for Python's own.
-                [sys.executable, "-P", "-m", "blockflow.worker"],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=err,
-                env=_environment(),
-                start_new_session=True,
-            )
-        self._running[process] = _Running(task=task, popen=popen, log=log)
-
-    def tell(self, process: int, payload: bytes) -> None:
-        """Tell a process what to do."""
-        running = self._running.get(process)
-        if running is None or running.told:
-            return
-        running.told = True
-        assert running.popen.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died; its exit tells
-            running.popen.stdin.write(payload)
-            running.popen.stdin.close()
-
-    def untold(self) -> list[tuple[int, int]]:
-        """Process and task numbers of the processes that wait to be told what to do."""
-        return [(process, running.task) for process, running in self._running.items() if not running.told]
->>>>>>> shell-tests
 
     def is_dead(self, pid: int) -> bool:
         """Whether a process of this machine does not run any more."""

@@ -22,11 +22,7 @@ from blockflow.errors import NotShippableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-<<<<<<< HEAD
     from pathlib import Path
-    from types import ModuleType
-=======
->>>>>>> shell-tests
 
     from blockflow.net.context import Context
     from blockflow.plan.task import Task
@@ -46,34 +42,17 @@ def pack_functions(task: Task) -> bytes:
     """
     function = task.process_function
     assert function is not None
-<<<<<<< HEAD
     functions = (function, task.setup, task.teardown)
-    modules = {module for each in functions if (module := _unimportable_module(each)) is not None}
-    try:
-        for module in modules:
-            cloudpickle.register_pickle_by_value(module)
-        return bytes(cloudpickle.dumps(functions))
-    except Exception as error:
-        culprits = [name for each in functions for name, value in _parts(each) if not _can_be_packed(value)]
-        named = f" because of {', '.join(culprits)}" if culprits else ""
-        raise NotShippableError(
-            f"the process_function of task {task.task_id!r} cannot be sent to a worker process{named} ({error}). "
-            "Open files, locks, connections, GPU handles and generators live in one process only: make them inside "
-            "the function, or pass a path or a name from which it can make them"
-        ) from error
-    finally:
-        for module in modules:
-            cloudpickle.unregister_pickle_by_value(module)
-=======
-    module = _unimportable_module(function)
     with _BY_VALUE:
-        registered = module is not None and module.__name__ not in cloudpickle.list_registry_pickle_by_value()
-        if registered:
+        known = cloudpickle.list_registry_pickle_by_value()
+        modules = {_unimportable_module(each) for each in functions}
+        registered = [module for module in modules if module is not None and module.__name__ not in known]
+        for module in registered:
             cloudpickle.register_pickle_by_value(module)
         try:
-            return bytes(cloudpickle.dumps(function))
+            return bytes(cloudpickle.dumps(functions))
         except Exception as error:
-            culprits = _culprits(function)
+            culprits = [name for each in functions for name in _culprits(each)]
             named = f" because of {', '.join(culprits)}" if culprits else ""
             raise NotShippableError(
                 f"the process_function of task {task.task_id!r} cannot be sent to a worker process{named} ({error}). "
@@ -81,9 +60,8 @@ def pack_functions(task: Task) -> bytes:
                 "inside the function, or pass a path or a name from which it can make them"
             ) from error
         finally:
-            if registered:
+            for module in registered:
                 cloudpickle.unregister_pickle_by_value(module)
->>>>>>> shell-tests
 
 
 def payload_for(task: Task, functions: bytes, context: Context, log: Path | None) -> bytes:
