@@ -12,5 +12,5 @@ from hypothesis import settings
 
 # No deadline: how long an example takes depends on the machine, and says nothing about the code.
 settings.register_profile("dev", max_examples=50, deadline=None)
-settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("ci", max_examples=75, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))

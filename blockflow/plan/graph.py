@@ -148,7 +148,7 @@ class BlockwiseDependencyGraph:
         return self._plan.grid.index_of_number(number)
 
     def _blocks(self, slices: Slices) -> list[Block]:
-        return [self._plan.block(int(index)) for index in np.sort(slices.flat(self._plan.grid.shape))]
+        return [self._plan.block(index) for index in slices.flat(self._plan.grid.shape).tolist()]
 
     def _level_shape(self, level: int) -> list[int]:
         """How many positions of a level there are on each axis."""

@@ -108,6 +108,14 @@ def test_either_total_or_both_give_the_same_graph(task: Task) -> None:
         assert list(graph.enumerate_all_dependencies()) == expected
 
 
+def test_more_blocks_than_are_computed_at_once_come_in_order() -> None:
+    line = Task("line", Roi((0,), (20_000,)), Roi((0,), (2,)), Roi((1,), (1,)))
+    graph = graph_of(line)
+    assert [block.index for block in graph.level_blocks(0)] == list(range(1, 19_999, 2))
+    assert [block.index for block in graph.level_blocks(1)] == list(range(0, 19_999, 2))
+    assert [block.index for block in DependencyGraph([line]).root_gen("line")] == list(range(1, 19_999, 2))
+
+
 READ, WRITE = Roi((0, 0), (6, 6)), Roi((1, 2), (2, 2))
 """Context 1 + 3 and 2 + 2."""
 
