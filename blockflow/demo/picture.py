@@ -112,7 +112,12 @@ def _read_file(path: Path) -> Any:
     from skimage.io import imread
 
     try:
-        return np.load(path, allow_pickle=False) if path.suffix == ".npy" else imread(path)
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return imread(path)  # its reader is chosen by the name
+        with path.open("rb") as file:  # others leave files open that they cannot read
+            return imread(file)
     except Exception as error:  # each of the readers below it has its own kinds of errors
         reason = str(error).partition("\n")[0]
         raise ArrayError(f"{path} cannot be read as an image: {reason}") from error

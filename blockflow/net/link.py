@@ -251,7 +251,8 @@ class Link:
             given, began = self._current
             text = f"block {given.index} took longer than its timeout of {timeout:g} s"
             _dump_stacks(f"{text}; this is what the process was doing:")
-            failure = FailureText(error=f"TimeoutError: {text}", traceback="", where="timeout")
+            error = f"TimeoutError: it took longer than its timeout of {timeout:g} s"
+            failure = FailureText(error=error, traceback="", where="")
             self._session.block_done(given, failure, now - began, now, asks=False)
             self._session.goodbye(text, now)
             self._flush()

@@ -307,7 +307,7 @@ class Scheduler:
                 del book.verifying[index]
             self._fates.end(book, event.passed, Cause.FINISHED, now)
         refused = tuple(
-            ev.BlockFailure(index=index, error="the post-check says that the block is not good")
+            ev.BlockFailure(index=index, error="refused by the post-check")
             for index in event.refused.tolist()
         )
         for failure in refused + event.failures:

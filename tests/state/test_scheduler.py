@@ -677,7 +677,7 @@ def test_a_block_is_done_when_its_post_check_agrees() -> None:
 
 @pytest.mark.parametrize(
     ("refused", "raised", "error"),
-    [([0], [], "the post-check says that the block is not good"), ([], [0], "ValueError: cannot look")],
+    [([0], [], "refused by the post-check"), ([], [0], "ValueError: cannot look")],
 )
 def test_a_post_check_that_does_not_agree_is_a_failure(refused: list[int], raised: list[int], error: str) -> None:
     desk = Desk(line(blocks=1, max_retries=1, check_function=CHECKED_AFTER))
