@@ -307,8 +307,7 @@ class Scheduler:
                 del book.verifying[index]
             self._fates.end(book, event.passed, Cause.FINISHED, now)
         refused = tuple(
-            ev.BlockFailure(index=index, error="refused by the post-check")
-            for index in event.refused.tolist()
+            ev.BlockFailure(index=index, error="refused by the post-check") for index in event.refused.tolist()
         )
         for failure in refused + event.failures:
             done += self._fates.failed(book, failure, book.verifying.pop(failure.index), now)
