@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ display.close({"smooth": state(100, 0)}, 10.0)
 
 def test_bars_in_a_terminal_show_tasks_and_let_lines_through() -> None:
     ours, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
     environment = os.environ | {"PYTHONPATH": str(Path(blockflow.__file__).parent.parent)}
     with subprocess.Popen([sys.executable, "-c", BARS], stderr=terminal, env=environment) as child:
         os.close(terminal)
