@@ -6,11 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from blockflow import arrays as arrays
+    from blockflow import logging as logging
+    from blockflow import ops as ops
+    from blockflow import recipes as recipes
     from blockflow.geometry import Coordinate, Roi
     from blockflow.logging import get_worker_log_basename, redirect_stdouterr
     from blockflow.net.client import Client
     from blockflow.net.context import Context
     from blockflow.plan.block import Block, BlockStatus
+    from blockflow.plan.expand import expand_roi_to_grid, expand_write_roi_to_grid
     from blockflow.plan.graph import BlockwiseDependencyGraph, DependencyGraph
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
@@ -19,7 +24,22 @@ if TYPE_CHECKING:
     from blockflow.state.scheduler import Scheduler
     from blockflow.state.task_book import TaskState
 
+else:  # hidden, or type checkers take any name for exported
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"blockflow.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'blockflow' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+
+
 __version__ = "0.1.0"
+
+_MODULES = ("arrays", "logging", "ops", "recipes")
+"""Parts with public names of their own."""
 
 _HOMES = {
     "Block": "blockflow.plan.block",
@@ -36,6 +56,8 @@ _HOMES = {
     "Server": "blockflow.servers",
     "Task": "blockflow.plan.task",
     "TaskState": "blockflow.state.task_book",
+    "expand_roi_to_grid": "blockflow.plan.expand",
+    "expand_write_roi_to_grid": "blockflow.plan.expand",
     "get_worker_log_basename": "blockflow.logging",
     "redirect_stdouterr": "blockflow.logging",
     "run_blockwise": "blockflow.run",
@@ -57,18 +79,12 @@ __all__ = [
     "Server",
     "Task",
     "TaskState",
+    "expand_roi_to_grid",
+    "expand_write_roi_to_grid",
     "get_worker_log_basename",
     "redirect_stdouterr",
     "run_blockwise",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'blockflow' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:

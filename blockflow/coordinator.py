@@ -301,9 +301,8 @@ class Coordinator:
             self._fail(error)
 
     def _collect_ended(self, now: float) -> None:
-        for exit_ in self._crew.ended():
-            how = f"{exit_.how}; see {exit_.log}.err" if exit_.log is not None else exit_.how
-            self._handle(ev.ProcessEnded(process=exit_.process, task=exit_.task, clean=exit_.code == 0, how=how), now)
+        for ended in self._crew.ended():
+            self._handle(ended, now)
 
     async def _check(self, asked: ev.RunChecks) -> None:
         assert self._loop is not None

@@ -8,7 +8,9 @@
     │   └── TaskGraphError              duplicate ids, cycles, unknown upstream tasks
     ├── ArrayError
     │   ├── OutOfBoundsError (IndexError)   a ROI reaches outside an array
-    │   └── MetadataError (ValueError)      a store says nothing usable about itself
+    │   ├── MetadataError (ValueError)      a store says nothing usable about itself
+    │   ├── ArrayNotFoundError (FileNotFoundError)  there is no array at this path
+    │   └── ValueLossError (ValueError)     values that the array's dtype cannot hold
     ├── ProtocolError
     │   ├── LocalProtocolError          this side broke the rules of the wire: a bug in blockflow
     │   └── RemoteProtocolError         the other side did: its connection is closed
@@ -50,6 +52,14 @@ class OutOfBoundsError(ArrayError, IndexError):
 
 class MetadataError(ArrayError, ValueError):
     """What a store says about offset, voxel size or axes cannot be used."""
+
+
+class ArrayNotFoundError(ArrayError, FileNotFoundError):
+    """There is no array at this path; the message lists what is there."""
+
+
+class ValueLossError(ArrayError, ValueError):
+    """Values would change when stored in an array of this dtype; nothing was written."""
 
 
 class ProtocolError(BlockflowError):

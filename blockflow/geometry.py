@@ -17,6 +17,10 @@ __all__ = ["Box", "Coordinate", "Roi", "box_of", "coordinate_of", "roi_of"]
 Box: TypeAlias = tuple[tuple[int, int], ...]
 """``(begin, end)`` per axis, half-open, in the units of the ROI it came from."""
 
+_FARTHEST = 2**53
+"""World units from the origin (9000 km in nm): sums of a few such numbers stay in 64 bits, where numpy would wrap
+silently, and funlib.geometry divides by way of floats, which are exact up to here."""
+
 
 def box_of(roi: Any, what: str) -> Box:
     """The integer box of a bounded ROI.
@@ -26,22 +30,26 @@ def box_of(roi: Any, what: str) -> Box:
         what: The name of the ROI, for messages.
 
     Raises:
-        GeometryError: Not a ROI, or unbounded, or without any extent on an axis.
+        GeometryError: Not a ROI, or unbounded, or without any extent on an axis, or absurdly far from the origin.
 
     >>> box_of(Roi((0, 5), (10, 2)), "total_roi")
     ((0, 10), (5, 7))
     """
     if not isinstance(roi, Roi):
         raise GeometryError(f"{what} must be a Roi, got {type(roi).__name__}: {roi!r}")
-    if roi.unbounded:
-        raise GeometryError(f"{what} must be bounded on every axis, got {roi}")
-    box = tuple((int(begin), int(begin) + int(extent)) for begin, extent in zip(roi.offset, roi.shape, strict=True))
-    if not box:
-        raise GeometryError(f"{what} must have at least one axis, got {roi}")
-    for axis, (begin, end) in enumerate(box):
-        if end <= begin:
-            raise GeometryError(f"{what} must have a positive shape: axis {axis} has {end - begin} in {roi}")
-    return box
+    if not roi.dims:
+        raise GeometryError(f"{what} must have at least one axis, got none")
+    box = []
+    for axis, (begin, extent) in enumerate(zip(roi.offset, roi.shape, strict=True)):
+        place = f"axis {axis} begins at {begin} and measures {extent}"
+        if extent is None or (begin is None and extent > 0):
+            raise GeometryError(f"{what} must be bounded on every axis: {place}")
+        if extent <= 0:
+            raise GeometryError(f"{what} must have a positive shape: {place}")
+        if begin < -_FARTHEST or begin + extent > _FARTHEST:
+            raise GeometryError(f"{what} must lie within [-2**53, 2**53]: axis {axis} is [{begin}, {begin + extent})")
+        box.append((begin, begin + extent))
+    return tuple(box)
 
 
 def roi_of(box: Box) -> Roi:
@@ -68,8 +76,8 @@ def coordinate_of(values: Any, what: str) -> Coordinate:
         raise GeometryError(f"{what} must be a sequence of integers, got {values!r}") from None
     for axis, number in enumerate(numbers):
         try:
-            whole = int(number) == number
-        except (TypeError, ValueError):
+            whole = not isinstance(number, bool) and int(number) == number
+        except (TypeError, ValueError, OverflowError):
             whole = False
         if not whole:
             raise GeometryError(f"{what} must hold whole numbers: axis {axis} has {number!r}")

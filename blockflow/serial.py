@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -19,7 +19,9 @@ from blockflow.state.checks import call_checks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blockflow.plan.block import Block
     from blockflow.plan.plan import Plan
+    from blockflow.plan.task import Task
     from blockflow.state.scheduler import Scheduler
 
 
@@ -37,6 +39,7 @@ def run_serially(scheduler: Scheduler) -> Iterator[None]:
                 f"the process_function of task {task.task_id!r} takes no block, so it is a worker that needs a server: "
                 "run it with multiprocessing=True"
             )
+    functions = [_Function(task.task) for task in plan.tasks]
     todo: deque[ev.Instruction] = deque()
     for task in plan.tasks:
         todo += scheduler.handle(ev.WorkerJoined(worker=task.number, task=task.number), time.monotonic())
@@ -49,20 +52,43 @@ def run_serially(scheduler: Scheduler) -> Iterator[None]:
             now = time.monotonic()
             todo += scheduler.handle(structs.replace(checked, seconds=now - began), now)
         elif isinstance(instruction, ev.GrantLease):
-            for done in _process(plan, instruction):
+            for done in _process(plan, functions[instruction.task], instruction):
                 todo += scheduler.handle(done, time.monotonic())
             yield
+    for function in functions:
+        function.close()
 
 
-def _process(plan: Plan, granted: ev.GrantLease) -> Iterator[ev.Event]:
+class _Function:
+    """A process function with the state that its setup makes before the first block."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._states: list[Any] = []
+
+    def __call__(self, block: Block) -> None:
+        assert self._task.process_function is not None
+        if self._task.setup is None:
+            self._task.process_function(block)
+            return
+        if not self._states:
+            self._states.append(self._task.setup())
+        self._task.process_function(block, *self._states)
+
+    def close(self) -> None:
+        """Tear down what was set up."""
+        if self._states and self._task.teardown is not None:
+            self._task.teardown(self._states.pop())
+
+
+def _process(plan: Plan, function: _Function, granted: ev.GrantLease) -> Iterator[ev.Event]:
     """Run a lease of one block, report it, and ask for the next one."""
     planned = plan.tasks[granted.task]
     (index,) = granted.indices.tolist()
     block = planned.block(index, granted.attempt)
     block.status = BlockStatus.PROCESSING
-    assert planned.task.process_function is not None
     began = time.monotonic()
-    planned.task.process_function(block)
+    function(block)
     seconds = time.monotonic() - began
     failures: tuple[ev.BlockFailure, ...] = ()
     if block.status is BlockStatus.FAILED:

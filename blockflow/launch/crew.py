@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockflow.launch.local import Exit, LocalLauncher
-from blockflow.launch.payload import pack_function, payload_for
+from blockflow.launch.local import LocalLauncher
+from blockflow.launch.payload import pack_functions, payload_for
 from blockflow.logging import get_log_basedir, get_worker_log_basename
 from blockflow.net.context import Context
+from blockflow.state.events import ProcessEnded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blockflow.net.connection_file import Connection
     from blockflow.plan.plan import Plan
 
@@ -29,30 +32,52 @@ class Crew:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._functions = [pack_function(task.task) for task in plan.tasks]
+        self._functions = [pack_functions(task.task) for task in plan.tasks]
         self._launcher = LocalLauncher()
         self._connection: Connection | None = None
         self._begun: set[int] = set()
         """Tasks whose init callback was called."""
+        self._waiting: list[int] = []
+        """Processes that start as soon as the run listens."""
+        self._tasks: dict[int, int] = {}
+        """By process: the task that it works for."""
 
     def __len__(self) -> int:
         return len(self._launcher)
 
     def start(self, process: int, task: int) -> None:
-        """Start a process for a task; it is told what to do as soon as the run listens."""
-        log = get_worker_log_basename(process, self._plan.tasks[task].task_id)
-        self._launcher.start(process, task, log)
-        self._tell(process, task)
+        """Start a process for a task, as soon as the run listens."""
+        self._tasks[process] = task
+        if self._connection is None:
+            self._launcher.prepare()
+            self._waiting.append(process)
+            return
+        planned = self._plan.tasks[task].task
+        if task not in self._begun:
+            self._begun.add(task)
+            if planned.init_callback_fn is not None:
+                planned.init_callback_fn(self.context(None, task))
+        log = self._log(process)
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        payload = payload_for(planned, self._functions[task], self.context(process, task), log)
+        self._launcher.start(process, payload)
 
     def open(self, connection: Connection) -> None:
-        """Tell all processes, also those to come, where the run listens."""
+        """Take note of where the run listens; processes that waited for that start now."""
         self._connection = connection
-        for process, task in self._launcher.untold():
-            self._tell(process, task)
+        for process in self._waiting:
+            self.start(process, self._tasks[process])
 
-    def ended(self) -> list[Exit]:
+    def ended(self) -> list[ProcessEnded]:
         """The processes that ended since the last call."""
-        return self._launcher.ended()
+        ended = []
+        for exit_ in self._launcher.ended():
+            log = self._log(exit_.process)
+            how = exit_.how if log is None else f"{exit_.how}; see {log}.err"
+            task = self._tasks.pop(exit_.process)
+            ended.append(ProcessEnded(process=exit_.process, task=task, clean=exit_.code == 0, how=how))
+        return ended
 
     def is_dead(self, pid: int) -> bool:
         """Whether a process of this machine does not run any more."""
@@ -77,12 +102,5 @@ class Crew:
             context["worker_id"] = process
         return context
 
-    def _tell(self, process: int, task: int) -> None:
-        if self._connection is None:
-            return
-        planned = self._plan.tasks[task].task
-        if task not in self._begun:
-            self._begun.add(task)
-            if planned.init_callback_fn is not None:
-                planned.init_callback_fn(self.context(None, task))
-        self._launcher.tell(process, payload_for(planned, self._functions[task], self.context(process, task)))
+    def _log(self, process: int) -> Path | None:
+        return get_worker_log_basename(process, self._plan.tasks[self._tasks[process]].task_id)

@@ -1,23 +1,26 @@
 """Workers as processes of this machine.
 
-A process is started first and told what to do a little later, so that the interpreter starts while the driver still
-prepares. Every process leads a session of its own: Ctrl-C in the terminal reaches the driver only, and what a worker
-started itself can be ended with it.
+One process, the forge, is started as soon as the first worker is wanted; while the driver still prepares, it imports
+what workers need, and forks each of them when they can be told what to do. Every worker leads a session of its own:
+Ctrl-C in the terminal reaches the driver only, and what a worker started itself can be ended with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from blockflow.errors import RunError
+from blockflow.worker import REPORT_BYTES, STARTED
+
+_POLL_SECONDS = 0.002
+"""How often the end of processes is looked for while they are being ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +28,8 @@ class Exit:
     """A process that ended."""
 
     process: int
-    task: int
     code: int
     """Exit code; the negative number of the signal that killed it."""
-    log: Path | None
-    """Where its errors are, without the suffix."""
 
     @property
     def how(self) -> str:
@@ -40,69 +40,61 @@ class Exit:
         return f"ended with code {self.code}"
 
 
-@dataclass(slots=True, kw_only=True)
-class _Running:
-    task: int
-    popen: subprocess.Popen[bytes]
-    log: Path | None
-    told: bool = False
-
-
 class LocalLauncher:
     """Starts, watches and ends worker processes."""
 
     def __init__(self) -> None:
-        self._running: dict[int, _Running] = {}
+        self._forge: subprocess.Popen[bytes] | None = None
+        self._reports = -1
+        """Where the forge reports, as a file descriptor."""
+        self._pids: dict[int, int] = {}
+        """By number of a process that lives: its process id."""
+        self._ordered: set[int] = set()
+        """Processes that the forge has not reported as started yet."""
+        self._ended: list[Exit] = []
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._pids) + len(self._ordered)
 
-    def start(self, process: int, task: int, log: Path | None) -> None:
-        """Start a process that waits to be told what to do.
+    def prepare(self) -> None:
+        """Get ready to start processes; does nothing if that was done."""
+        if self._forge is not None:
+            return
+        self._reports, inherited = os.pipe()
+        self._forge = subprocess.Popen(
+            # -P: a socket.py in the working directory must not stand in for Python's own.
+            [sys.executable, "-P", "-m", "blockflow.worker", str(inherited)],
+            stdin=subprocess.PIPE,
+            pass_fds=(inherited,),
+            env=_environment(),
+            start_new_session=True,
+        )
+        os.close(inherited)
+
+    def start(self, process: int, payload: bytes) -> None:
+        """Start a process.
 
         Args:
             process: Its number.
-            task: The task that it will work for.
-            log: Its output goes to this path with ``.out`` and ``.err`` added; None for the terminal.
+            payload: What it has to do.
+
+        Raises:
+            RunError: No process can be started on this machine any more.
         """
-        with contextlib.ExitStack() as stack:
-            out: IO[bytes] | None = None
-            err: IO[bytes] | None = None
-            if log is not None:
-                log.parent.mkdir(parents=True, exist_ok=True)
-                out = stack.enter_context(open(f"{log}.out", "wb"))
-                err = stack.enter_context(open(f"{log}.err", "wb"))
-            popen = subprocess.Popen(
-                # -P: a socket.py in the working directory must not stand in for Python's own.
-                [sys.executable, "-P", "-m", "blockflow.worker"],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=err,
-                env=_environment(),
-                start_new_session=True,
-            )
-        self._running[process] = _Running(task=task, popen=popen, log=log)
-
-    def tell(self, process: int, payload: bytes) -> None:
-        """Tell a process what to do."""
-        running = self._running.get(process)
-        if running is None or running.told:
-            return
-        running.told = True
-        assert running.popen.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died; its exit tells
-            running.popen.stdin.write(payload)
-            running.popen.stdin.close()
-
-    def untold(self) -> list[tuple[int, int]]:
-        """Process and task numbers of the processes that wait to be told what to do."""
-        return [(process, running.task) for process, running in self._running.items() if not running.told]
+        self.prepare()
+        assert self._forge is not None
+        assert self._forge.stdin is not None
+        try:
+            self._forge.stdin.write(process.to_bytes(8, "little") + len(payload).to_bytes(8, "little") + payload)
+            self._forge.stdin.flush()
+        except BrokenPipeError:
+            raise RunError(
+                f"no worker can be started: {sys.executable} -m blockflow.worker ended with code {self._forge.wait()}"
+            ) from None
+        self._ordered.add(process)
 
     def is_dead(self, pid: int) -> bool:
         """Whether a process of this machine does not run any more."""
-        for running in self._running.values():
-            if running.popen.pid == pid:
-                return running.popen.poll() is not None
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -113,14 +105,9 @@ class LocalLauncher:
 
     def ended(self) -> list[Exit]:
         """The processes that ended since the last call."""
-        exits = []
-        for process, running in list(self._running.items()):
-            code = running.popen.poll()
-            if code is not None:
-                del self._running[process]
-                _close_input(running)
-                exits.append(Exit(process=process, task=running.task, code=code, log=running.log))
-        return exits
+        self._hear()
+        ended, self._ended = self._ended, []
+        return ended
 
     def stop(self, *, grace: float) -> None:
         """End all processes, and all processes that they started.
@@ -128,17 +115,61 @@ class LocalLauncher:
         Args:
             grace: Seconds between asking and killing.
         """
-        for running in self._running.values():
-            _close_input(running)
-            _signal(running, signal.SIGTERM)
+        if self._forge is not None:
+            assert self._forge.stdin is not None
+            with contextlib.suppress(OSError):
+                self._forge.stdin.close()
         deadline = time.monotonic() + grace
-        for running in self._running.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                running.popen.wait(max(0.0, deadline - time.monotonic()))
-        for running in self._running.values():
-            _signal(running, signal.SIGKILL)  # also what a worker left behind in its session
-            running.popen.wait()
-        self._running.clear()
+        asked: set[int] = set()
+        while len(self):
+            late = time.monotonic() >= deadline
+            for pid in list(self._pids.values()):
+                if late or pid not in asked:
+                    _signal(pid, signal.SIGKILL if late else signal.SIGTERM)
+            asked.update(self._pids.values())
+            self._hear()
+            time.sleep(_POLL_SECONDS)
+        for pid in asked:
+            _signal(pid, signal.SIGKILL)  # what a worker left behind in its session
+        if self._forge is not None:
+            self._forge.wait()
+            self._forget_forge()
+
+    def _hear(self) -> None:
+        """Take in what the forge has reported."""
+        while self._forge is not None and select.select([self._reports], [], [], 0)[0]:
+            # Each report is written in one piece, so what can be read is always a number of whole ones.
+            data = os.read(self._reports, 100 * REPORT_BYTES)
+            if not data:
+                self._forge_is_gone()
+            for begin in range(0, len(data), REPORT_BYTES):
+                what, process, value = (
+                    int.from_bytes(data[place : place + 8], "little", signed=True)
+                    for place in range(begin, begin + REPORT_BYTES, 8)
+                )
+                self._ordered.discard(process)
+                if what == STARTED:
+                    self._pids[process] = value
+                else:
+                    self._pids.pop(process, None)
+                    self._ended.append(Exit(process=process, code=value))
+        if self._forge is None:  # nobody else tells of the workers that it has left
+            for process, pid in list(self._pids.items()):
+                if self.is_dead(pid):
+                    del self._pids[process]
+                    self._ended.append(Exit(process=process, code=-signal.SIGKILL))
+
+    def _forge_is_gone(self) -> None:
+        """Somebody killed the forge: what it was asked for will not come; the next order starts another one."""
+        assert self._forge is not None
+        code = self._forge.wait() or 1
+        self._ended += [Exit(process=process, code=code) for process in self._ordered]
+        self._ordered.clear()
+        self._forget_forge()
+
+    def _forget_forge(self) -> None:
+        os.close(self._reports)
+        self._forge = None
 
 
 def _environment() -> dict[str, str]:
@@ -150,12 +181,6 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _close_input(running: _Running) -> None:
-    if running.popen.stdin is not None and not running.popen.stdin.closed:
-        with contextlib.suppress(OSError):
-            running.popen.stdin.close()
-
-
-def _signal(running: _Running, number: signal.Signals) -> None:
+def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(running.popen.pid, number)
+        os.killpg(pid, number)

@@ -22,6 +22,7 @@ from blockflow.errors import NotShippableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from blockflow.net.context import Context
     from blockflow.plan.task import Task
@@ -33,23 +34,25 @@ _DEEPEST = 3
 """How many names lead to a culprit at most."""
 
 
-def pack_function(task: Task) -> bytes:
-    """A task's process function as bytes.
+def pack_functions(task: Task) -> bytes:
+    """A task's process function, setup and teardown as bytes.
 
     Raises:
         NotShippableError: It refers to something that exists in this process only.
     """
     function = task.process_function
     assert function is not None
-    module = _unimportable_module(function)
+    functions = (function, task.setup, task.teardown)
     with _BY_VALUE:
-        registered = module is not None and module.__name__ not in cloudpickle.list_registry_pickle_by_value()
-        if registered:
+        known = cloudpickle.list_registry_pickle_by_value()
+        modules = {_unimportable_module(each) for each in functions}
+        registered = [module for module in modules if module is not None and module.__name__ not in known]
+        for module in registered:
             cloudpickle.register_pickle_by_value(module)
         try:
-            return bytes(cloudpickle.dumps(function))
+            return bytes(cloudpickle.dumps(functions))
         except Exception as error:
-            culprits = _culprits(function)
+            culprits = [name for each in functions for name in _culprits(each)]
             named = f" because of {', '.join(culprits)}" if culprits else ""
             raise NotShippableError(
                 f"the process_function of task {task.task_id!r} cannot be sent to a worker process{named} ({error}). "
@@ -57,17 +60,25 @@ def pack_function(task: Task) -> bytes:
                 "inside the function, or pass a path or a name from which it can make them"
             ) from error
         finally:
-            if registered:
+            for module in registered:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def payload_for(task: Task, function: bytes, context: Context) -> bytes:
-    """Everything that ``python -m blockflow.worker`` reads from its standard input."""
+def payload_for(task: Task, functions: bytes, context: Context, log: Path | None) -> bytes:
+    """Everything that a worker process is told.
+
+    Args:
+        task: What it works for.
+        functions: The task's functions, packed.
+        context: What it has to know about the run.
+        log: Its output goes to this path with ``.out`` and ``.err`` added; None for the terminal.
+    """
     return pickle.dumps(
         {
             "task": task.task_id,
+            "log": None if log is None else str(log.resolve()),
             "takes_block": task.takes_block,
-            "function": function,
+            "functions": functions,
             "directory": os.getcwd(),
             "path": [entry or os.getcwd() for entry in sys.path],
             "environment": {context.ENV_VARIABLE: context.to_env()},

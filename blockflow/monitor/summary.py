@@ -59,19 +59,20 @@ def summary(result: RunResult, seconds: float, logs: str | None) -> str:
         )
     total = sum(state.total_block_count for state in result.values())
     if result:
-        skipped = all(state.skipped_count == state.total_block_count for state in result.values())
-        lines.append(
-            "everything was done before: each block was found done, and nothing was run"
-            if skipped
-            else f"all {total} blocks are done"
-        )
+        skipped = sum(state.skipped_count for state in result.values())
+        if skipped == total:
+            lines.append("everything was done before: each block was found done, and nothing was run")
+        elif skipped:
+            lines.append(f"all {total} blocks are done: {total - skipped} were run, {skipped} had been done before")
+        else:
+            lines.append(f"all {total} blocks are done")
     else:
         ended = sum(state.completed_count for state in result.values())
         lines.append(f"NOT COMPLETE: {total - ended} of {total} blocks are not done")
     for cause in result.causes[:_SHOWN_CAUSES]:
         examples = ", ".join(str(block.block_id[1]) for block in cause.blocks[:_SHOWN_BLOCKS])
         place = f" at {cause.where}" if cause.where else ""
-        lines.append(f"{cause.task_id}: {len(cause.blocks)} failed with {cause.error}{place} (e.g. block {examples})")
+        lines.append(f"{cause.task_id}: {len(cause.blocks)} failed: {cause.error}{place} (e.g. block {examples})")
         lines.extend(f"    {line}" for line in cause.traceback.rstrip().splitlines())
     if len(result.causes) > _SHOWN_CAUSES:
         lines.append(f"and {len(result.causes) - _SHOWN_CAUSES} causes more: see result.causes")

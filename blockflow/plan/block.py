@@ -6,6 +6,7 @@ would otherwise be spent on ROIs that nobody reads. This module imports funlib.g
 
 from __future__ import annotations
 
+import operator
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,12 @@ class Block:
         total_roi: The region that the blocks of the task tile, context included.
         read_roi: Where the block reads, in world units, half-open.
         write_roi: Where the block writes; lies in `read_roi`.
-        block_id: The block's name; computed from the ROIs if not given.
+        block_id: The block's name, or its number in the task; computed from the ROIs if not given, which is right
+            only for a whole block: one that is cut by ``fit="shrink"`` does not tell how large the others are.
         task_id: The task that the block belongs to.
+
+    Raises:
+        GeometryError: A block id that is none.
     """
 
     __slots__ = (
@@ -79,7 +84,7 @@ class Block:
         self._total_roi: Roi | None = total_roi
         self._read_roi: Roi | None = read_roi
         self._write_roi: Roi | None = write_roi
-        self._block_id = block_id if not isinstance(block_id, int) else (task_id, block_id)
+        self._block_id = None if block_id is None else _checked_id(block_id, task_id)
         self.index = None
         self.attempt = 0
         self.status = BlockStatus.CREATED
@@ -175,11 +180,20 @@ def _roi(box: Box) -> Roi:
     return roi_of(box)
 
 
+def _checked_id(block_id: Any, task_id: str | None) -> tuple[str | None, int]:
+    """``(task_id, number)`` from either form of a block id."""
+    is_pair = isinstance(block_id, (tuple, list)) and len(block_id) == 2
+    name, number = block_id if is_pair else (task_id, block_id)
+    if isinstance(number, bool) or not hasattr(number, "__index__") or number < 0:
+        raise GeometryError(f"block_id must be a number >= 0 or (task_id, number), got {block_id!r}")
+    return name, operator.index(number)
+
+
 def _number(total: Roi, write: Roi) -> int:
     """The number of a block that was made by hand."""
-    if total.dims != write.dims:
+    from blockflow.geometry import box_of
+
+    whole, writes = box_of(total, "total_roi"), box_of(write, "write_roi")
+    if len(whole) != len(writes):
         raise GeometryError(f"total_roi and write_roi must have the same number of axes, got {total} and {write}")
-    offset = write.offset - total.offset
-    if any(extent <= 0 for extent in write.shape):
-        raise GeometryError(f"write_roi must have a positive shape, got {write}")
-    return pair([begin // extent for begin, extent in zip(offset, write.shape, strict=True)])
+    return pair([(begin - origin) // (end - begin) for (origin, _), (begin, end) in zip(whole, writes, strict=True)])

@@ -4,22 +4,26 @@ Two blocks conflict when the read box of one meets the write box of the other. O
 distance of their positions alone: positions `m` or more apart never conflict (`m` is the axis's conflict
 distance, or the number of positions where that is smaller). The blocks are put into levels:
 
-1. the residues of a position modulo `m`, axis by axis, name its class; two blocks of one class differ by at
-   least `m` on some axis, so **blocks of one level never conflict**;
+1. the residues of a position modulo `m`, axis by axis, name its class; two blocks of one class differ by a multiple
+   of `m` on some axis (one that is not clamped: `m` positions are less than `m` apart), so **blocks of one
+   level never conflict**;
 2. classes are numbered from the last to the first in C order: class ``(m1 - 1, ..., mn - 1)`` is level 0;
 3. a block of level k waits for its neighbours in level k - 1: on each axis the nearest positions of that class
    on both sides, or the same position where the residue is the same.
 
 **Why the previous level alone is enough.** Let block B of level j conflict with block A of an earlier level i; so
-on every axis ``|A - B| < m``. Walk from B one level back at a time, each time to one of the blocks that step 3
-waits for, choosing on each axis as follows. Call the position p; the invariant is ``|A - p| < m``. Where the
-residue stays, so does p. Else the neighbours are q < p and q + m > p. If p < A take q + m, which is less than m
-away from p, hence from A, as long as it does not pass the end of the grid; if it passed A then q, which is m
-before it, is less than m before A and serves as well. The mirror image holds if p > A, and any neighbour does
-if p = A. One of the two lies inside the grid because every residue occurs there (m is at most the number of
-positions) and a neighbour on A's side that does not pass A is between two positions of the grid. When level i is
-reached, p has the residue of A and is less than m away from it, so p = A. Hence **A is done before B starts**:
-every conflicting pair is ordered by a chain of dependencies.
+on every axis ``|A - B| < m``, clamped or not. Walk from B one level back at a time, each time to one of the blocks
+that step 3 waits for; these are a product over the axes, so each axis may choose for itself. Call the position p; the
+invariant is ``|A - p| < m``. Where the residue stays, so does p. Else the nearest positions are q < p and q + m > p,
+and at least one of them lies in the grid: every residue occurs below m, and m is at most the number of positions.
+
+- If p = A, both are less than m away from A: take either.
+- If p < A, both A and q + m lie strictly between p and p + m, so q + m is less than m away from A. If it does not pass
+  A it lies in the grid: take it. If it does, then q, which is m before it, is less than m before A: take either.
+- If p > A, the mirror image holds.
+
+When level i is reached, p has the residues of A and is less than m away from it, so p = A. Hence **A is done before B
+starts**: every conflicting pair is ordered by a chain of dependencies.
 """
 
 from __future__ import annotations

@@ -6,15 +6,17 @@ indices. Nothing is stored per block.
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blockflow.errors import GeometryError, TaskGraphError
-from blockflow.geometry import Roi, box_of
+from blockflow.geometry import Roi, box_of, roi_of
+from blockflow.plan.grid import contexts_of
 from blockflow.plan.links import reads_meeting, writes_meeting
 from blockflow.plan.plan import Plan, TaskPlan, compile_plan, single
-from blockflow.plan.slices import Slices
+from blockflow.plan.slices import Slices, positions_of
 from blockflow.plan.task import Task
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class BlockwiseDependencyGraph:
 
     def num_roots(self) -> int:
         """Number of blocks that wait for no other block of this task."""
-        return sum(1 for _ in self._level_indices(0))
+        return prod(self._level_shape(0))
 
     def root_gen(self) -> Iterator[Block]:
         """The blocks that wait for no other block of this task."""
@@ -146,19 +148,23 @@ class BlockwiseDependencyGraph:
         return self._plan.grid.index_of_number(number)
 
     def _blocks(self, slices: Slices) -> list[Block]:
-        return [self._plan.block(int(index)) for index in np.sort(slices.flat(self._plan.grid.shape))]
+        return [self._plan.block(index) for index in slices.flat(self._plan.grid.shape).tolist()]
+
+    def _level_shape(self, level: int) -> list[int]:
+        """How many positions of a level there are on each axis."""
+        levels, firsts = self._plan.levels, self._plan.levels.first_positions(level)
+        return [
+            -(-(extent - first) // step)
+            for extent, first, step in zip(levels.shape, firsts, levels.moduli, strict=True)
+        ]
 
     def _level_indices(self, level: int) -> Iterator[int]:
-        levels, grid = self._plan.levels, self._plan.grid
-        firsts = levels.first_positions(level)
-        counts = [
-            -(-(extent - first) // step) for extent, first, step in zip(grid.shape, firsts, levels.moduli, strict=True)
-        ]
-        total = int(np.prod(counts, dtype=object)) if grid.size else 0
+        levels, firsts, shape = self._plan.levels, self._plan.levels.first_positions(level), self._level_shape(level)
+        total = prod(shape)
         for begin in range(0, total, _BATCH):
-            digits = np.unravel_index(np.arange(begin, min(total, begin + _BATCH)), counts)
+            digits = positions_of(np.arange(begin, min(total, begin + _BATCH)), tuple(shape))
             positions = [first + step * digit for first, step, digit in zip(firsts, levels.moduli, digits, strict=True)]
-            yield from np.ravel_multi_index(positions, grid.shape).tolist()
+            yield from np.ravel_multi_index(positions, levels.shape).tolist()
 
 
 class DependencyGraph:
@@ -249,11 +255,9 @@ def _total_read_roi(read: Roi, write: Roi, total_read: Roi | None, total_write: 
             "block_read_roi, block_write_roi and total_write_roi must have the same number of axes, "
             f"got {len(reads)}, {len(writes)} and {len(whole)}"
         )
-    before = [w[0] - r[0] for r, w in zip(reads, writes, strict=True)]
-    after = [r[1] - w[1] for r, w in zip(reads, writes, strict=True)]
-    derived = Roi(
-        [begin - context for (begin, _), context in zip(whole, before, strict=True)],
-        [end - begin + b + a for (begin, end), b, a in zip(whole, before, after, strict=True)],
+    contexts = contexts_of(reads, writes)
+    derived = roi_of(
+        tuple((begin - before, end + after) for (begin, end), (before, after) in zip(whole, contexts, strict=True))
     )
     if total_read is not None and total_read != derived:
         raise GeometryError(

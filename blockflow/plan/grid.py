@@ -25,7 +25,10 @@ PositionT = TypeVar("PositionT", int, "Indices")
 Fit: TypeAlias = Literal["valid", "overhang", "shrink"]
 """What happens to blocks that do not fit: dropped, kept whole, or cut."""
 
-FITS: tuple[str, ...] = get_args(Fit)
+FITS: tuple[Fit, ...] = get_args(Fit)
+
+_MOST_BLOCKS = 2**63 - 1
+"""Indices are 64-bit integers in numpy, which would wrap silently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,13 @@ class Grid:
         object.__setattr__(self, "size", prod(shape))
 
     def position(self, index: int) -> tuple[int, ...]:
-        """The n-D position of a block, from its C-order index."""
+        """The n-D position of a block, from its C-order index.
+
+        Raises:
+            GeometryError: No block of this grid has that index.
+        """
+        if not 0 <= index < self.size:
+            raise GeometryError(f"a grid of {self.size} blocks has no index {index}")
         position = []
         for extent in reversed(self.shape):
             index, here = divmod(index, extent)
@@ -108,9 +117,15 @@ class Grid:
         return tuple(reversed(position))
 
     def index(self, position: tuple[int, ...]) -> int:
-        """The C-order index of a block, from its position."""
+        """The C-order index of a block, from its position.
+
+        Raises:
+            GeometryError: No block of this grid stands there.
+        """
         index = 0
         for extent, here in zip(self.shape, position, strict=True):
+            if not 0 <= here < extent:
+                raise GeometryError(f"a grid of {self.shape} has no position {position}")
             index = index * extent + here
         return index
 
@@ -162,7 +177,7 @@ def tile(*, total: Box, read: Box, write: Box, fit: Fit) -> Grid:
             write inside, ``"shrink"`` cuts those blocks at the end.
 
     Raises:
-        GeometryError: The boxes contradict one another, or `fit` is unknown.
+        GeometryError: The boxes contradict one another, `fit` is unknown, or there are 2**63 blocks or more.
     """
     if fit not in FITS:
         raise GeometryError(f"fit must be one of {', '.join(map(repr, FITS))}, got {fit!r}")
@@ -172,13 +187,7 @@ def tile(*, total: Box, read: Box, write: Box, fit: Fit) -> Grid:
             f"got {len(total)}, {len(read)} and {len(write)}"
         )
     axes = []
-    for axis, (whole, reads, writes) in enumerate(zip(total, read, write, strict=True)):
-        before, after = writes[0] - reads[0], reads[1] - writes[1]
-        if before < 0 or after < 0:
-            raise GeometryError(
-                f"read_roi must contain write_roi: axis {axis} writes [{writes[0]}, {writes[1]}) "
-                f"and reads only [{reads[0]}, {reads[1]})"
-            )
+    for whole, writes, (before, after) in zip(total, write, contexts_of(read, write), strict=True):
         step = writes[1] - writes[0]
         first, end = whole[0] + before, whole[1] - after
         room = max(0, end - first)
@@ -195,4 +204,30 @@ def tile(*, total: Box, read: Box, write: Box, fit: Fit) -> Grid:
                 shift=before // step,
             )
         )
-    return Grid(tuple(axes))
+    grid = Grid(tuple(axes))
+    if grid.size > _MOST_BLOCKS:
+        raise GeometryError(
+            f"no more than 2**63 - 1 blocks can be numbered, got {grid.size} in a grid of {grid.shape}; "
+            "use larger blocks"
+        )
+    return grid
+
+
+def contexts_of(read: Box, write: Box) -> list[tuple[int, int]]:
+    """How far a read box reaches beyond its write box, per axis: in front of it, and behind it.
+
+    Raises:
+        GeometryError: It does not contain the write box.
+
+    >>> contexts_of(((0, 10), (0, 5)), ((1, 8), (0, 5)))
+    [(1, 2), (0, 0)]
+    """
+    contexts = []
+    for axis, (reads, writes) in enumerate(zip(read, write, strict=True)):
+        if not reads[0] <= writes[0] < writes[1] <= reads[1]:
+            raise GeometryError(
+                f"read_roi must contain write_roi: axis {axis} writes [{writes[0]}, {writes[1]}) "
+                f"and reads only [{reads[0]}, {reads[1]})"
+            )
+        contexts.append((writes[0] - reads[0], reads[1] - writes[1]))
+    return contexts

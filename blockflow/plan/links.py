@@ -44,6 +44,8 @@ class Link:
 
     def waiting(self) -> Box:
         """The positions of the downstream grid that wait for anything at all: one range per axis."""
+        if self.upstream_grid.size == 0:
+            return ((0, 0),) * len(self.upstream_grid.shape)
         return tuple(
             _range(reads_meeting(below, *_extent(above)))
             for above, below in zip(self.upstream_grid.axes, self.downstream_grid.axes, strict=True)

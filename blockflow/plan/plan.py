@@ -7,6 +7,7 @@ between tasks; it costs a few microseconds per task and nothing per block.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +18,13 @@ from blockflow.plan.conflicts import Levels, levels_of
 from blockflow.plan.links import Link
 from blockflow.plan.roots import Roots
 from blockflow.plan.slices import Indices, Positions, positions_of
+from blockflow.plan.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from blockflow.geometry import Box
     from blockflow.plan.grid import Grid
-    from blockflow.plan.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ class TaskPlan:
 
     def greatest_fan_in(self) -> int:
         """No block waits for more blocks than this."""
-        in_task = 1 if self.levels.count == 1 else 2 ** len(self.grid.shape)
+        in_task = prod(min(modulus, 2) for modulus in self.levels.moduli)
         return in_task + sum(_greatest_size(link) for _, link in self.upstream)
 
 
@@ -95,9 +96,12 @@ def compile_plan(tasks: Iterable[Task]) -> Plan:
     """Compile tasks, and all tasks upstream of them.
 
     Raises:
-        TaskGraphError: No task at all, two tasks with one id, or tasks that wait for one another.
+        TaskGraphError: No task at all, something else than a task, two tasks with one id, or tasks that wait for
+            one another.
         PlanError: Tasks that depend on one another have different numbers of axes.
     """
+    if isinstance(tasks, Task):
+        raise TaskGraphError(f"tasks must be a list of tasks, got the task {tasks.task_id!r} itself")
     ordered = _upstream_first(list(tasks))
     if not ordered:
         raise TaskGraphError("there is no task to run")
@@ -143,12 +147,12 @@ def check_runnable(plan: Plan) -> None:
         if planned.grid.size == 0:
             axis = planned.grid.shape.index(0)
             begin, end = planned.total[axis]
-            axes = planned.grid.axes[axis]
-            hint = "; fit='shrink' or 'overhang' keeps a part block" if task.fit == "valid" else ""
+            cut = planned.grid.axes[axis]
+            context = cut.before + cut.after
+            hint = "; fit='shrink' or 'overhang' keeps a part block" if end - begin > context else ""
             raise PlanError(
                 f"task {task.task_id!r} has no block: axis {axis} of total_roi is [{begin}, {end}), and one block "
-                f"reads {axes.before + axes.step + axes.after} of it, {axes.before} + {axes.after} of these as "
-                f"context{hint}"
+                f"reads {cut.step + context} of it, {cut.before} + {cut.after} of these as context{hint}"
             )
         if task.process_function is None:
             raise PlanError(f"task {task.task_id!r} has no process_function")
@@ -187,6 +191,8 @@ def _upstream_first(tasks: Sequence[Task]) -> list[Task]:
             raise TaskGraphError(f"tasks wait for one another in a circle: {' -> '.join(map(repr, names))}")
         if id(task) in done:
             continue
+        if not isinstance(task, Task):
+            raise TaskGraphError(f"tasks must be blockflow.Task objects, got {task!r}")
         if by_name.setdefault(task.task_id, task) is not task:
             raise TaskGraphError(f"two tasks are called {task.task_id!r}; every task needs an id of its own")
         path.append(task)

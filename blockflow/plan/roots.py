@@ -98,7 +98,7 @@ def _without(box: Box, hole: Box) -> list[Box]:
 def _lattice(box: Box, first: tuple[int, ...], steps: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Starts and counts of the positions ``first + k * steps`` in a box."""
     starts = tuple(
-        residue + -(-max(0, begin - residue) // step) * step
+        residue + -((residue - begin) // step) * step
         for (begin, _), residue, step in zip(box, first, steps, strict=True)
     )
     counts = tuple(max(0, -(-(end - start) // step)) for (_, end), start, step in zip(box, starts, steps, strict=True))

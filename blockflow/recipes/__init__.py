@@ -1,1 +1,1 @@
-"""Worked, documented solutions of common jobs."""
+"""Recipes: how do whole jobs of a field look on blockflow?"""

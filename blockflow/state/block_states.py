@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from blockflow.plan.plan import TaskPlan
     from blockflow.plan.slices import Indices
 
-_STORY_BLOCKS = 65_536
-"""Block transitions remembered per task (about 1 MB), for messages about impossible ones."""
+_STORY_BYTES = 1_000_000
+"""Memory per task for what happened to blocks lately, which messages about impossible transitions tell."""
+
+_ENTRY_BYTES = 300
+"""Memory of one change in the story, beside 8 bytes for each block that it concerns."""
 
 
 class BlockStates:
@@ -35,7 +38,7 @@ class BlockStates:
         waits = plan.levels.count > 1 or bool(plan.upstream)
         self._inputs_done = np.zeros(plan.grid.size if waits else 0, dtype=np.min_scalar_type(greatest))
         self._story: deque[tuple[float, Cause, Indices]] = deque()
-        self._story_length = 0
+        self._story_bytes = 0
 
     def move(self, indices: Indices, cause: Cause, now: float) -> None:
         """Change the state of blocks; all of them or none.
@@ -55,7 +58,9 @@ class BlockStates:
 
     def inputs_done(self, targets: Indices, now: float) -> Indices:
         """Count one finished input for every entry of `targets`; returns the blocks that became ready, sorted."""
-        blocks, times = np.unique(targets, return_counts=True)
+        blocks, times = targets, np.ones(1, dtype=np.int64)
+        if not _increasing(targets):
+            blocks, times = np.unique(targets, return_counts=True)
         done = self._inputs_done[blocks] + times
         self._inputs_done[blocks] = done
         complete = (done == self.plan.fan_in(blocks)) & (self.states[blocks] == BlockState.PENDING)
@@ -65,10 +70,9 @@ class BlockStates:
         return ready
 
     def only(self, indices: Indices, state: BlockState) -> Indices:
-        """Those of the blocks that are in a state, without repetition."""
-        unique = np.unique(indices)
-        found: Indices = unique[self.states[unique] == state]
-        return found
+        """Those of the blocks that are in a state, sorted and without repetition."""
+        found: Indices = indices[self.states[indices] == state]
+        return found if _increasing(found) else np.unique(found)
 
     def count(self, *states: BlockState) -> int:
         """Number of blocks in any of the states."""
@@ -101,10 +105,10 @@ class BlockStates:
             assert (self._inputs_done[moved] == fan_in[moved]).all(), "a block moved before its inputs were done"
 
     def _remember(self, now: float, cause: Cause, indices: Indices) -> None:
-        self._story.append((now, cause, indices))
-        self._story_length += len(indices)
-        while self._story_length > _STORY_BLOCKS and len(self._story) > 1:
-            self._story_length -= len(self._story.popleft()[2])
+        self._story.append((now, cause, indices.copy()))  # a view would keep all of a lease
+        self._story_bytes += _ENTRY_BYTES + indices.nbytes
+        while self._story_bytes > _STORY_BYTES:
+            self._story_bytes -= _ENTRY_BYTES + self._story.popleft()[2].nbytes
 
     def _impossible(self, index: int, cause: Cause) -> str:
         state = BlockState(int(self.states[index])).name.lower()
@@ -113,3 +117,8 @@ class BlockStates:
             f"block {index} of task {self.plan.task_id!r} is {state}, "
             f"which {cause.name.lower().replace('_', ' ')} cannot follow; what happened to it: {story}"
         )
+
+
+def _increasing(indices: Indices) -> bool:
+    """Whether indices are sorted without repetition, as those that wait for a single block are; sorting costs more."""
+    return bool((indices[1:] > indices[:-1]).all())

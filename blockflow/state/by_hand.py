@@ -12,14 +12,17 @@ from blockflow.state.checks import call_checks
 if TYPE_CHECKING:
     from blockflow.state.scheduler import Scheduler
 
+_MADE_BY_HAND = 0
+"""Attempt number of blocks that no scheduler made."""
+
 
 class ByHand:
     """Turns acquiring and releasing into events of one worker per task."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._leases: dict[tuple[int, int], int] = {}
-        """By task and index of an acquired block: its lease."""
+        self._granted: dict[tuple[int, int], ev.GrantLease] = {}
+        """By task and index of an acquired block."""
         self._joined: set[int] = set()
 
     def acquire(self, task_id: str) -> Block | None:
@@ -33,8 +36,10 @@ class ByHand:
         self._scheduler.book(task).asking.pop(worker, None)
         if granted is None:
             return None
+        if len(granted.indices) > 1:
+            self._handle(ev.BlocksReturned(worker=worker, lease=granted.lease, kept=1))
         index = int(granted.indices[0])
-        self._leases[task, index] = granted.lease
+        self._granted[task, index] = granted
         block = self._scheduler.plan.tasks[task].block(index, granted.attempt)
         block.status = BlockStatus.PROCESSING
         return block
@@ -48,13 +53,21 @@ class ByHand:
                 f"set block.status to SUCCESS or FAILED before releasing block {block.block_id}; it is "
                 f"{block.status.name}"
             )
-        if (task, index) not in self._leases:
+        if (task, index) not in self._granted:
             raise SchedulerError(f"block {block.block_id} is released but was not acquired, or was released before")
+        granted = self._granted[task, index]
+        if block.attempt not in (granted.attempt, _MADE_BY_HAND):
+            raise SchedulerError(
+                f"block {block.block_id} is released for attempt {block.attempt}, but was acquired again since as "
+                f"attempt {granted.attempt}"
+            )
         failures: tuple[ev.BlockFailure, ...] = ()
         if block.status is BlockStatus.FAILED:
             failures = (ev.BlockFailure(index=index, error="released with status FAILED"),)
-        lease = self._leases.pop((task, index))
-        self._handle(ev.BlocksReported(worker=_worker(task), lease=lease, upto=1, seconds=0.0, failures=failures))
+        del self._granted[task, index]
+        self._handle(
+            ev.BlocksReported(worker=granted.worker, lease=granted.lease, upto=1, seconds=0.0, failures=failures)
+        )
 
     def _handle(self, event: ev.Event) -> ev.GrantLease | None:
         """Handle an event, call the checks it asks for on the spot, and return the lease it leads to."""

@@ -1,14 +1,12 @@
 """The frontier of one task: which block is handed out next?
 
 In this order: blocks that ran before and have to run again (alone, so that a block that kills workers takes no other
-with it), then the smallest index that is ready. Ready blocks are a heap; roots that nobody has drawn yet come from
-the plan and cost nothing.
+with it), then the smallest index that is ready. Roots that nobody has drawn yet come from the plan and cost nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,89 +16,117 @@ if TYPE_CHECKING:
     from blockflow.plan.slices import Indices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
-    """A block that has to run again."""
+_PAGE = 4096
+"""Blocks that are looked through at once for the next ones."""
 
-    index: int
-    avoid: frozenset[int]
-    """Workers that it failed on; another one is preferred."""
-    not_before: float
-    """Time from which it may run."""
+
+class Smallest:
+    """A set of blocks that gives back the smallest indices first.
+
+    A byte for each block of the grid, and the number of members on each page of it, so that empty pages are passed
+    over. Memory is touched only where members have been: a large task may have very many blocks ready at once.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._members = np.zeros(size, dtype=np.bool_)
+        self._on_page = np.zeros(size // _PAGE + 1, dtype=np.int64)
+        self._page = 0
+        """No page before this one has members."""
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def next(self) -> int | None:
+        """The smallest index; None if there is none."""
+        if not self._count:
+            return None
+        begin = self._first_page() * _PAGE
+        return begin + int(self._members[begin : begin + _PAGE].argmax())
+
+    def add(self, indices: Indices) -> None:
+        """Add blocks that are not members; none of them twice."""
+        if len(indices):
+            pages = indices // _PAGE
+            self._members[indices] = True
+            np.add.at(self._on_page, pages, 1)
+            self._page = min(self._page, int(pages.min()))
+            self._count += len(indices)
+
+    def take(self, at_most: int, *, below: int | None = None) -> Indices:
+        """The smallest indices, sorted.
+
+        Args:
+            at_most: Take no more than this many.
+            below: Take only indices smaller than this one.
+        """
+        parts = [np.empty(0, dtype=np.int64)]
+        while at_most and self._count:
+            begin = self._first_page() * _PAGE
+            end = begin + _PAGE if below is None else min(begin + _PAGE, below)
+            taken = np.flatnonzero(self._members[begin:end])[:at_most] + begin
+            if not len(taken):
+                break
+            parts.append(taken)
+            self._members[taken] = False
+            self._on_page[self._page] -= len(taken)
+            self._count -= len(taken)
+            at_most -= len(taken)
+        return np.concatenate(parts)
+
+    def members(self) -> list[int]:
+        """All blocks: looks at the whole grid."""
+        return np.flatnonzero(self._members).tolist()
+
+    def _first_page(self) -> int:
+        if not self._on_page[self._page]:
+            self._page += int((self._on_page[self._page :] > 0).argmax())
+        return self._page
 
 
 class Frontier:
-    """Blocks of one task that may be handed out."""
+    """Blocks of one task that may be handed out.
 
-    def __init__(self, roots: Roots) -> None:
+    Args:
+        roots: The blocks that wait for nothing.
+        size: Number of blocks in the grid.
+    """
+
+    def __init__(self, roots: Roots, size: int) -> None:
         self._roots = roots
-        self._ready: list[int] = []
-        self._again: list[Again] = []
+        self._ready = Smallest(size)
+        self.again: OrderedDict[int, set[int]] = OrderedDict()
+        """By block that ran before and has to run again, oldest first: workers that should not get it."""
 
     def __len__(self) -> int:
-        return len(self._ready) + self._roots.left + len(self._again)
+        return len(self._ready) + self._roots.left + len(self.again)
 
     @property
     def undrawn_roots(self) -> int:
         """Roots that were never handed out; their state is still pending."""
         return self._roots.left
 
-    @property
-    def runs_again(self) -> int:
-        """Blocks that have run before and have to run again."""
-        return len(self._again)
-
     def waiting(self) -> list[int]:
-        """All blocks here but the undrawn roots; for tests."""
-        return self._ready + [again.index for again in self._again]
+        """All blocks here but the undrawn roots: looks at the whole grid."""
+        return [*self._ready.members(), *self.again]
 
     def add(self, indices: Indices) -> None:
         """Add blocks that became ready."""
-        if len(indices) > len(self._ready):
-            self._ready.extend(indices.tolist())
-            heapify(self._ready)
-        else:
-            for index in indices.tolist():
-                heappush(self._ready, index)
-
-    def add_again(self, again: Again) -> None:
-        """Add a block that has to run again."""
-        self._again.append(again)
-
-    def due(self) -> float | None:
-        """The earliest time at which a block that runs again may do so; None if there is none."""
-        return min((again.not_before for again in self._again), default=None)
-
-    def take_again(self, worker: int, others: frozenset[int], now: float) -> int | None:
-        """A block that has to run again and may do so on this worker.
-
-        Args:
-            worker: Who would get it.
-            others: Further workers that could; a block keeps away from a worker it failed on while there are any
-                that it has not failed on.
-            now: The time.
-        """
-        for place, again in enumerate(self._again):
-            if again.not_before <= now and (worker not in again.avoid or others <= again.avoid):
-                del self._again[place]
-                return again.index
-        return None
+        self._ready.add(indices)
 
     def take(self, at_most: int) -> Indices:
-        """The next blocks that are ready, sorted; fewer if there are no more."""
-        drawn: list[int] = []
-        roots: list[Indices] = []
+        """The next blocks that do not run again, sorted; fewer if there are no more."""
+        parts: list[Indices] = []
         left = at_most
-        while left:
-            first, upcoming = self._ready[0] if self._ready else None, self._roots.next
-            if upcoming is not None and (first is None or upcoming < first):
-                roots.append(self._roots.take(left, below=first))
-                left -= len(roots[-1])
-            elif first is not None:
-                drawn.append(heappop(self._ready))
-                left -= 1
+        while left and (self._ready or self._roots.left):
+            ready, root = self._ready.next, self._roots.next
+            if root is not None and (ready is None or root < ready):
+                parts.append(self._roots.take(left, below=ready))
             else:
-                break
-        if not drawn and len(roots) == 1:
-            return roots[0]
-        return np.sort(np.concatenate([np.array(drawn, dtype=np.int64), *roots]))
+                parts.append(self._ready.take(left, below=root))
+            left -= len(parts[-1])
+        if len(parts) == 1:
+            return parts[0]
+        # Roots come smallest first only within each of their boxes.
+        return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *parts]))

@@ -7,13 +7,13 @@ is left for them; the next pre-checks, ahead of demand but not far; processes wh
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from blockflow.plan.plan import single
 from blockflow.state import events as ev
+from blockflow.state.leases import LARGEST_LEASE
 from blockflow.state.transitions import BlockState, Cause
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from blockflow.state.task_book import TaskBook
 
 
+RECALL_SECONDS = 0.05
+"""How long a worker waits before blocks that another one holds and has not started are taken back for it: a lease is
+made to last as long, so that this happens only where blocks take longer than those before them."""
+
+
+LARGEST_BULK = 2**20
+"""Blocks that a mask or a bulk check is asked for at once: some ten megabytes of indices."""
+
+
 @dataclass(slots=True, kw_only=True)
 class WorkerBook:
     """What the scheduler knows about one connected client."""
@@ -32,7 +41,6 @@ class WorkerBook:
     process: int | None
     """The slot that it runs in, if it was started by a launcher."""
     connected: bool = True
-    dismissed: bool = False
     failed_in_a_row: set[int] = field(default_factory=set)
     """Blocks that failed on it since the last one that did not."""
 
@@ -48,48 +56,91 @@ class Handout:
         self._workers = workers
         self._largest_lease = largest_lease
         self._processes = count()
+        self._over = [False] * len(books)
+        """For each task, whether nothing can happen in it any more."""
+        self._recalls: dict[int, float] = {}
+        """By task in which a worker waits though no block is ready: when to take blocks from others for it."""
         self.stopping = False
         """Nothing is handed out any more."""
         self.finished = False
         """Nothing can happen any more."""
 
-    def follow_up(self, tasks: Iterable[int], now: float) -> list[ev.Instruction]:
-        """Everything that can be handed out of some tasks."""
+    def follow_up(self, tasks: Iterable[int], now: float, reporter: int | None = None) -> list[ev.Instruction]:
+        """Everything that can be handed out.
+
+        Args:
+            tasks: Those to which something happened.
+            now: The time.
+            reporter: A worker that has just reported, and is about to ask for more.
+        """
         done: list[ev.Instruction] = []
-        for number in sorted(tasks):
-            book = self._books[number]
-            if not self.stopping:
+        numbers = sorted(tasks)
+        if not self.stopping:
+            for number in numbers:
+                book = self._books[number]
                 done += self._checks(book, now)
-                done += self._leases_for(book, now)
+                done += self._leases_for(book, now, reporter)
                 done += self._starts(book)
-        over = self._over()
-        self.finished = all(over)
-        for book, ended in zip(self._books, over, strict=True):
-            if ended or self.stopping:
-                done += [ev.DismissWorker(worker=worker) for worker in book.asking]
-                book.asking.clear()
+                self._note_waiting(book)
+        return done + self._dismissals(numbers)
+
+    @property
+    def next_recall(self) -> float | None:
+        """When blocks may be recalled for a worker that waits; None if nobody waits in vain."""
+        return min(self._recalls.values(), default=None)
+
+    def recalls(self, now: float) -> list[ev.Instruction]:
+        """Ask workers for blocks they have not started, where others have waited long enough."""
+        done: list[ev.Instruction] = []
+        for number in [number for number, due in self._recalls.items() if due <= now]:
+            self._recalls[number] = now + RECALL_SECONDS
+            lease = self._leases.longest(number)
+            if lease is not None:
+                lease.recalled = True
+                done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
         return done
 
-    def _over(self) -> list[bool]:
-        """For each task, whether nothing can happen in it any more."""
-        over: list[bool] = []
-        for book in self._books:
-            at_work = book.blocks.count(BlockState.RUNNING)
-            if book.ended:
-                over.append(True)
-            elif at_work or (book.being_checked and not self.stopping):
-                over.append(False)
-            elif self.stopping or (book.pool.exhausted and not book.workers):
-                over.append(True)
-            else:
-                above = [over[number] for number, _ in book.plan.upstream]
-                over.append(not book.ready and all(above))
-        return over
+    def _note_waiting(self, book: TaskBook) -> None:
+        """Note that a worker that has nothing to do waits though no block is ready; one that asks early does not."""
+        idle = () if book.to_run else (t for worker, t in book.asking.items() if not self._leases.of_worker(worker))
+        since = next(iter(idle), None)
+        if since is None:
+            self._recalls.pop(book.plan.number, None)
+        else:
+            self._recalls.setdefault(book.plan.number, since + RECALL_SECONDS)
 
-    def _leases_for(self, book: TaskBook, now: float) -> list[ev.Instruction]:
+    def _dismissals(self, numbers: list[int]) -> list[ev.Instruction]:
+        """Workers that wait in vain, because their task is over; takes a sorted list of tasks, and consumes it."""
         done: list[ev.Instruction] = []
-        for worker in list(book.asking):
-            indices = self._next_blocks(book, worker, now)
+        while numbers:
+            number = heappop(numbers)
+            book = self._books[number]
+            over = self._is_over(book)
+            if over != self._over[number]:
+                self._over[number] = over
+                for below, _ in book.plan.downstream:
+                    heappush(numbers, below)
+            if over or self.stopping:
+                done += [ev.DismissWorker(worker=worker) for worker in book.asking]
+                book.asking.clear()
+        self.finished = all(self._over)
+        return done
+
+    def _is_over(self, book: TaskBook) -> bool:
+        if book.ended:
+            return True
+        if book.blocks.count(BlockState.RUNNING) or (len(book.being_checked) and not self.stopping):
+            return False
+        if self.stopping or (book.pool.exhausted and not book.workers):
+            return True
+        return not book.ready and all(self._over[number] for number, _ in book.plan.upstream)
+
+    def _leases_for(self, book: TaskBook, now: float, reporter: int | None) -> list[ev.Instruction]:
+        done: list[ev.Instruction] = []
+        for worker in tuple(book.asking):
+            if not book.to_run:
+                break
+            indices = self._next_blocks(book, worker, now, reporter)
             if not len(indices):
                 continue
             del book.asking[worker]
@@ -104,16 +155,20 @@ class Handout:
             )
         return done
 
-    def _next_blocks(self, book: TaskBook, worker: int, now: float) -> Indices:
-        others = frozenset(book.workers - {worker})
-        again = book.frontier.take_again(worker, others, now)
-        if again is not None:
-            return single(again)
+    def _next_blocks(self, book: TaskBook, worker: int, now: float, reporter: int | None) -> Indices:
+        for index, avoid in book.frontier.again.items():
+            if worker not in avoid or not self._another_comes(book, avoid, reporter):
+                del book.frontier.again[index]
+                return single(index)
         size = min(self._largest_lease, book.pace.batch(waiting=book.ready, takers=len(book.workers)))
-        if book.plan.task.pre_check is None:
-            return self._draw(book, size, now)
-        size = min(size, len(book.cleared))
-        return np.sort(np.array([book.cleared.popleft() for _ in range(size)], dtype=np.int64))
+        return book.cleared.take(size) if book.plan.task.is_checked else self._draw(book, size, now)
+
+    def _another_comes(self, book: TaskBook, avoid: set[int], reporter: int | None) -> bool:
+        """Whether a worker that is not to be avoided waits for blocks, or has some and will be back for more."""
+        return any(
+            worker not in avoid and (worker in book.asking or worker == reporter or self._leases.of_worker(worker))
+            for worker in book.workers
+        )
 
     def _draw(self, book: TaskBook, at_most: int, now: float) -> Indices:
         """Ready blocks; roots that nobody has drawn before become ready only here."""
@@ -124,16 +179,19 @@ class Handout:
         return indices
 
     def _checks(self, book: TaskBook, now: float) -> list[ev.Instruction]:
-        if book.plan.task.pre_check is None or book.being_checked:
+        task = book.plan.task
+        if not task.is_checked or len(book.being_checked):
             return []
         # Two leases ahead for every worker: checking goes on while they work, and stops when nobody asks.
-        ahead = 2 * book.plan.task.num_workers * book.pace.batch(waiting=len(book.cleared) + 1, takers=1)
+        ahead = 2 * task.num_workers * book.pace.batch(waiting=len(book.cleared) + 1, takers=1)
         if len(book.cleared) >= ahead:
             return []
-        indices = self._draw(book, book.check_pace.batch(waiting=2 * len(book.frontier), takers=1), now)
+        largest = LARGEST_LEASE if task.pre_check is not None else LARGEST_BULK
+        size = book.check_pace.batch(waiting=2 * len(book.frontier), takers=1, largest=largest)
+        indices = self._draw(book, size, now)
         if not len(indices):
             return []
-        book.being_checked.update(indices.tolist())
+        book.being_checked = indices
         return [ev.RunChecks(task=book.plan.number, phase=ev.Phase.BEFORE, indices=indices)]
 
     def _starts(self, book: TaskBook) -> list[ev.Instruction]:

@@ -1,11 +1,16 @@
 """Leases: which worker holds which blocks until when, and how many blocks should it get?
 
-A worker runs the blocks of a lease in order and reports how far it has got, so what is outstanding is always the
-tail of the lease.
+1. A worker runs its leases in the order in which it got them, and the blocks of a lease in order. It reports how far
+   it has got, so what is outstanding of a lease is always its tail.
+2. The deadline is the worker's: every message of it moves the deadline of all that it holds, here as on the worker,
+   which counts from when it sent the last message that was answered.
+3. Leases all last equally long and time does not go back, so workers in the order in which they were last heard are
+   workers in the order of their deadlines.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,12 +41,13 @@ class Lease:
     worker: int
     task: int
     indices: Indices
+    """Sorted, without repetition."""
     attempt: int
     """Attempt number of the first block."""
-    deadline: float
-    """When the server takes the outstanding blocks back."""
     reported: int = 0
     """Blocks that the worker is done with, counted from the first."""
+    recalled: bool = False
+    """The worker was asked for the blocks that it has not started."""
 
     @property
     def outstanding(self) -> Indices:
@@ -54,45 +60,79 @@ class Leases:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._leases: dict[int, Lease] = {}
+        self._of_worker: dict[int, dict[int, Lease]] = {}
+        """By worker that holds any: its leases by number, oldest first."""
+        self._deadlines: OrderedDict[int, float] = OrderedDict()
+        """By worker that holds any: when the server takes back what it has not reported; earliest first."""
+        self._divisible: dict[int, Lease] = {}
+        """By number: leases with blocks that their worker has not started when they were granted."""
         self._next_number = 1
         self._next_attempt = 1
 
     def __iter__(self) -> Iterator[Lease]:
-        return iter(list(self._leases.values()))
+        return (lease for leases in self._of_worker.values() for lease in leases.values())
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When the first worker that stays silent loses what it holds; None if nobody holds anything."""
+        return next(iter(self._deadlines.values()), None)
+
+    def expired(self, now: float) -> list[int]:
+        """The workers that have been silent for too long."""
+        workers = []
+        for worker, deadline in self._deadlines.items():
+            if deadline > now:
+                break
+            workers.append(worker)
+        return workers
 
     def grant(self, worker: int, task: int, indices: Indices, now: float) -> Lease:
         """Make a lease; its attempt numbers are larger than all before."""
-        lease = Lease(
-            number=self._next_number,
-            worker=worker,
-            task=task,
-            indices=indices,
-            attempt=self._next_attempt,
-            deadline=now + self.seconds * SERVER_PATIENCE,
-        )
+        lease = Lease(number=self._next_number, worker=worker, task=task, indices=indices, attempt=self._next_attempt)
         self._next_number += 1
         self._next_attempt += len(indices)
-        self._leases[lease.number] = lease
+        if len(indices) > 1 or worker in self._of_worker:
+            self._divisible[lease.number] = lease
+        self._of_worker.setdefault(worker, {})[lease.number] = lease
+        self._deadlines.setdefault(worker, now)
+        self.renew(worker, now)
         return lease
+
+    def longest(self, task: int) -> Lease | None:
+        """The lease of which most blocks can be recalled; None if there is none.
+
+        The first outstanding block of a worker's first lease is taken for started.
+        """
+        left: dict[int, int] = {}
+        for lease in self._divisible.values():
+            if lease.task == task and not lease.recalled:
+                first = next(iter(self._of_worker[lease.worker])) == lease.number
+                left[lease.number] = len(lease.outstanding) - first
+        number = max(left, key=left.__getitem__, default=0)
+        return self._divisible[number] if left.get(number) else None
 
     def held(self, number: int, worker: int) -> Lease | None:
         """A lease, if this worker holds it."""
-        lease = self._leases.get(number)
-        return lease if lease is not None and lease.worker == worker else None
+        return self._of_worker.get(worker, {}).get(number)
 
     def of_worker(self, worker: int) -> list[Lease]:
         """The leases that a worker holds, oldest first."""
-        return [lease for lease in self._leases.values() if lease.worker == worker]
+        return list(self._of_worker.get(worker, {}).values())
 
     def renew(self, worker: int, now: float) -> None:
         """Move the deadline of everything that a worker holds."""
-        for lease in self.of_worker(worker):
-            lease.deadline = now + self.seconds * SERVER_PATIENCE
+        if worker in self._deadlines:
+            self._deadlines[worker] = now + self.seconds * SERVER_PATIENCE
+            self._deadlines.move_to_end(worker)
 
     def end(self, lease: Lease) -> None:
         """Forget a lease."""
-        del self._leases[lease.number]
+        leases = self._of_worker[lease.worker]
+        del leases[lease.number]
+        self._divisible.pop(lease.number, None)
+        if not leases:
+            del self._of_worker[lease.worker]
+            del self._deadlines[lease.worker]
 
 
 class Pace:
@@ -109,15 +149,16 @@ class Pace:
         self.seconds_each = each if self.seconds_each is None else (self.seconds_each + each) / 2
         self._largest = max(self._largest, items)
 
-    def batch(self, *, waiting: int, takers: int) -> int:
+    def batch(self, *, waiting: int, takers: int, largest: int = LARGEST_LEASE) -> int:
         """How many items to give out at once.
 
         Args:
             waiting: Items that could be given out now.
             takers: How many share them; half of a fair share at most, so that all end at the same time.
+            largest: Never more than this.
         """
         if self.seconds_each is None:
             return 1
         by_time = int(TARGET_SECONDS / max(self.seconds_each, 1e-9))
         by_share = waiting // (2 * max(1, takers))
-        return max(1, min(by_time, by_share, self._largest * GROWTH, LARGEST_LEASE))
+        return max(1, min(by_time, by_share, self._largest * GROWTH, largest))

@@ -45,12 +45,13 @@ class Pool:
         self.alive.add(process)
         if not self._bad_starts:
             return 0.0
-        return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** (self._bad_starts - 1)))
+        doublings = min(self._bad_starts - 1, 10)  # a large pool has more bad starts than a float has exponents
+        return float(min(LONGEST_DELAY, FIRST_DELAY * 2**doublings))
 
     def reached(self, process: int | None) -> None:
-        """A process, or a worker from elsewhere, got a block: starting works."""
+        """A process, or a worker from elsewhere (None), got a block: starting works."""
         self._bad_starts = 0
-        if process is not None:
+        if process in self.alive:
             self._reached.add(process)
 
     def ended(self, process: int, *, clean: bool, how: str) -> None:

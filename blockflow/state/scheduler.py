@@ -17,29 +17,25 @@ import numpy as np
 
 from blockflow.errors import RemoteProtocolError
 from blockflow.plan.graph import DependencyGraph
-from blockflow.plan.plan import Plan, compile_plan, single
+from blockflow.plan.plan import Plan, compile_plan
 from blockflow.state import events as ev
 from blockflow.state.by_hand import ByHand
-from blockflow.state.consequences import orphan, release
-from blockflow.state.frontier import Again
+from blockflow.state.fates import Fates
 from blockflow.state.handout import Handout, WorkerBook
 from blockflow.state.leases import Lease, Leases
-from blockflow.state.task_book import TaskBook, TaskState
-from blockflow.state.transitions import BlockState, Cause
+from blockflow.state.task_book import NOTHING, TaskBook, TaskState
+from blockflow.state.transitions import Cause
+from blockflow.state.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.plan.block import Block
-    from blockflow.plan.slices import Indices
     from blockflow.plan.task import Task
 
 LEASE_SECONDS = 60.0
 """How long a silent worker keeps its blocks. Heartbeats come six times as often; a dead node is noticed after a
 minute, where others take two (Parsl), five (dask) or ten (daisy 2)."""
-
-MOST_LOSSES = 5
-"""Workers that one block may kill before it fails for good (HyperQueue's figure)."""
 
 FAILURES_IN_A_ROW = 3
 """Different blocks that may fail on a worker, one after the other, before it is replaced."""
@@ -83,7 +79,7 @@ class Scheduler:
         self._workers: dict[int, WorkerBook] = {}
         self._handout = Handout(self._books, self._leases, self._workers, largest_lease)
         self._by_hand = ByHand(self)
-        self._dirty = set(range(len(self._books)))
+        self._fates = Fates(self._books)
 
     # ---------------------------------------------------------------------------------------------- questions
 
@@ -112,9 +108,8 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """The time at which a :class:`Ticked` will have something to do."""
-        times = [lease.deadline for lease in self._leases]
-        times += [due for book in self._books if (due := book.frontier.due()) is not None]
-        return min(times, default=None)
+        times = [self._leases.next_deadline, self._handout.next_recall]
+        return min((time for time in times if time is not None), default=None)
 
     # ------------------------------------------------------------------------------------------------ by hand
 
@@ -146,62 +141,76 @@ class Scheduler:
             now: Seconds on any clock that never goes back.
 
         Raises:
-            RemoteProtocolError: A worker reports something that cannot be; nothing has changed.
-            InvalidTransition: A bug in blockflow; nothing has changed.
+            RemoteProtocolError: A worker says something that cannot be; nothing has changed.
+            InvalidTransition: A bug in blockflow; the scheduler must not be used any more.
         """
         done: list[ev.Instruction] = []
         match event:
             case ev.WorkerJoined():
-                self._workers[event.worker] = WorkerBook(task=event.task, process=event.process)
-                self._books[event.task].workers.add(event.worker)
+                self._joined(event)
             case ev.BlocksAsked():
-                self._asked(event.worker)
+                self._asked(event.worker, now)
             case ev.BlocksReported():
                 done += self._reported(event, now)
             case ev.BlocksReturned():
                 self._returned(event, now)
             case ev.HeartbeatReceived():
-                self._leases.renew(event.worker, now)
+                self._alive(event.worker, now)
             case ev.WorkerLeft():
                 done += self._left(event, now)
             case ev.ConnectionLost():
                 self._disconnected(event.worker)
             case ev.ProcessEnded():
                 self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how)
-                self._dirty.add(event.task)
+                self._fates.touched.add(event.task)
             case ev.BlocksChecked():
                 done += self._checked(event, now)
             case ev.Ticked():
                 done += self._ticked(now)
             case ev.StopAsked():
-                self._handout.stopping = True
-                self._dirty.update(range(len(self._books)))
-                done += [ev.RecallLease(worker=lease.worker, lease=lease.number) for lease in self._leases]
+                done += self._stop()
             case _:
                 assert_never(event)
-        dirty, self._dirty = self._dirty, set()
-        return done + self._handout.follow_up(dirty, now)
+        reporter = event.worker if isinstance(event, ev.BlocksReported) else None
+        return done + self._handout.follow_up(self._fates.take_touched(), now, reporter)
 
-    def _asked(self, worker: int) -> None:
-        book = self._known(worker)
-        if not book.dismissed:
-            self._books[book.task].asking[worker] = None
-            self._dirty.add(book.task)
+    def _joined(self, event: ev.WorkerJoined) -> None:
+        """A worker is there, or there again with what it held when its connection was lost."""
+        before = self._workers.get(event.worker)
+        if before is not None and before.task != event.task:
+            raise RemoteProtocolError(f"worker {event.worker} of task {before.task} joins again for task {event.task}")
+        self._workers[event.worker] = WorkerBook(task=event.task, process=event.process)
+        self._books[event.task].workers.add(event.worker)
+        self._books[event.task].asking.pop(event.worker, None)
+        self._fates.touched.add(event.task)
+
+    def _asked(self, worker: int, now: float) -> None:
+        book = self._books[self._known(worker).task]
+        self._leases.renew(worker, now)
+        if worker in book.workers:
+            book.asking.setdefault(worker, now)
+            self._fates.touched.add(book.plan.number)
+
+    def _alive(self, worker: int, now: float) -> None:
+        book = self._books[self._known(worker).task]
+        self._leases.renew(worker, now)
+        if book.frontier.again:  # they may have waited for another worker, which does not come
+            self._fates.touched.add(book.plan.number)
 
     def _reported(self, event: ev.BlocksReported, now: float) -> list[ev.Instruction]:
         book = self._books[self._known(event.worker).task]
         lease = self._leases.held(event.lease, event.worker)
-        if lease is None:
-            return [ev.AcknowledgeReport(worker=event.worker, lease=event.lease, stale=True)]
-        _check_report(event, lease)
-        done: list[ev.Instruction] = [ev.AcknowledgeReport(worker=event.worker, lease=event.lease, stale=False)]
+        if lease is not None:
+            _check_report(event, lease)
         self._leases.renew(event.worker, now)
-        if event.upto <= lease.reported:
-            return done  # said before
+        done: list[ev.Instruction] = [ev.AcknowledgeReport(worker=event.worker, lease=event.lease, stale=lease is None)]
+        if lease is None or event.upto <= lease.reported:
+            return done  # not its own any more, or said before
         reported = lease.indices[lease.reported : event.upto]
         lease.reported = event.upto
         if event.upto == len(lease.indices):
             self._leases.end(lease)
+        self._fates.touched.add(book.plan.number)
         book.pace.measured(len(reported), event.seconds)
         good = reported
         if event.failures:
@@ -210,157 +219,126 @@ class Scheduler:
             book.verifying.update(dict.fromkeys(good.tolist(), event.worker))
             done.append(ev.RunChecks(task=book.plan.number, phase=ev.Phase.AFTER, indices=good))
         elif len(good):
-            self._end(book, good, Cause.FINISHED, now)
+            self._fates.end(book, good, Cause.FINISHED, now)
         for failure in event.failures:
-            done += self._failed(book, failure, event.worker, now)
-        done += self._count_failures_in_a_row(event, len(good))
-        return done
+            done += self._fates.failed(book, failure, event.worker, now)
+        return done + self._count_failures_in_a_row(event, len(good))
 
     def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int) -> list[ev.Instruction]:
         worker = self._workers[event.worker]
+        book = self._books[worker.task]
         if good:
             worker.failed_in_a_row.clear()
         worker.failed_in_a_row.update(failure.index for failure in event.failures)
-        if len(worker.failed_in_a_row) < FAILURES_IN_A_ROW or worker.process is None:
+        replaceable = worker.process is not None and event.worker in book.workers
+        if len(worker.failed_in_a_row) < FAILURES_IN_A_ROW or not replaceable:
             return []
-        self._books[worker.task].asking.pop(event.worker, None)
-        worker.dismissed = True
+        self._leave_alone(event.worker)
         return [ev.DismissWorker(worker=event.worker)]
 
     def _returned(self, event: ev.BlocksReturned, now: float) -> None:
+        self._known(event.worker)
         lease = self._leases.held(event.lease, event.worker)
-        if lease is None:
+        if lease is not None and not lease.reported <= event.kept <= len(lease.indices):
+            raise RemoteProtocolError(
+                f"worker {event.worker} returns all but {event.kept} blocks of lease {event.lease}, which has "
+                f"{len(lease.indices)}, {lease.reported} of them reported"
+            )
+        self._leases.renew(event.worker, now)
+        if lease is None or event.kept == len(lease.indices):
             return
-        kept = max(event.kept, lease.reported)
-        if kept >= len(lease.indices):
-            return
-        book = self._books[lease.task]
-        returned = lease.indices[kept:]
-        lease.indices = lease.indices[:kept]
-        if lease.reported == kept:
+        returned = lease.indices[event.kept :]
+        lease.indices = lease.indices[: event.kept]
+        if lease.reported == event.kept:
             self._leases.end(lease)
-        book.blocks.move(returned, Cause.GIVEN_BACK, now)
-        book.frontier.add(returned)
-        self._dirty.add(lease.task)
+        self._fates.put_back(lease.task, returned, now)
 
     def _left(self, event: ev.WorkerLeft, now: float) -> list[ev.Instruction]:
         if event.worker not in self._workers:
             return []
-        done = [
-            instruction
-            for lease in self._leases.of_worker(event.worker)
-            for instruction in self._lost(lease, now, suspicious=event.crashed)
-        ]
-        self._forget(event.worker)
+        self._leave_alone(event.worker)
+        done = self._lose(event.worker, now, suspicious=event.crashed)
+        del self._workers[event.worker]
         return done
 
     def _disconnected(self, worker: int) -> None:
         if worker not in self._workers:
             return
         self._workers[worker].connected = False
-        self._books[self._workers[worker].task].asking.pop(worker, None)
+        self._leave_alone(worker)
         if not self._leases.of_worker(worker):
-            self._forget(worker)
+            del self._workers[worker]
 
     def _ticked(self, now: float) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
-        for lease in self._leases:
-            if lease.deadline <= now:
-                done += self._lost(lease, now, suspicious=True)
-                if not self._workers[lease.worker].connected and not self._leases.of_worker(lease.worker):
-                    self._forget(lease.worker)
-        self._dirty.update(range(len(self._books)))
-        return done
+        for worker in self._leases.expired(now):
+            done += self._lose(worker, now, suspicious=True)
+            if not self._workers[worker].connected:
+                del self._workers[worker]
+        return done + self._handout.recalls(now)
+
+    def _stop(self) -> list[ev.Instruction]:
+        if self._handout.stopping:
+            return []
+        self._handout.stopping = True
+        self._fates.touched.update(range(len(self._books)))
+        return [
+            ev.RecallLease(worker=lease.worker, lease=lease.number)
+            for lease in self._leases
+            if self._workers[lease.worker].connected
+        ]
 
     def _checked(self, event: ev.BlocksChecked, now: float) -> list[ev.Instruction]:
         book = self._books[event.task]
-        self._dirty.add(event.task)
+        self._fates.touched.add(event.task)
         done: list[ev.Instruction] = []
         if event.phase is ev.Phase.BEFORE:
             total = len(event.passed) + len(event.refused) + len(event.failures)
             book.check_pace.measured(total, event.seconds)
-            book.being_checked.clear()
+            book.being_checked = NOTHING
             if len(event.passed):
-                self._end(book, event.passed, Cause.FOUND_DONE, now)
-            book.cleared.extend(event.refused.tolist())
+                self._fates.end(book, event.passed, Cause.FOUND_DONE, now)
+            book.cleared.add(event.refused)
             for failure in event.failures:
-                done += self._failed(book, failure, None, now)
+                done += self._fates.failed(book, failure, None, now)
             return done
         if len(event.passed):
             for index in event.passed.tolist():
                 del book.verifying[index]
-            self._end(book, event.passed, Cause.FINISHED, now)
+            self._fates.end(book, event.passed, Cause.FINISHED, now)
         refused = tuple(
-            ev.BlockFailure(index=index, error="the post-check says that the block is not good")
-            for index in event.refused.tolist()
+            ev.BlockFailure(index=index, error="refused by the post-check") for index in event.refused.tolist()
         )
         for failure in refused + event.failures:
-            done += self._failed(book, failure, book.verifying.pop(failure.index), now)
+            done += self._fates.failed(book, failure, book.verifying.pop(failure.index), now)
         return done
 
     # -------------------------------------------------------------------------------- what events have in common
 
-    def _end(self, book: TaskBook, indices: Indices, cause: Cause, now: float) -> None:
-        """Blocks are done or skipped."""
-        book.blocks.move(indices, cause, now)
-        self._dirty.add(book.plan.number)
-        self._dirty |= release(self._books, book.plan.number, indices, now)
-
-    def _failed(self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> list[ev.Instruction]:
-        """An attempt failed in the user's code."""
-        history = book.failures.setdefault(failure.index, [])
-        history.append((worker, failure))
-        final = len(history) > book.plan.task.max_retries
-        if final:
-            self._give_up(book, failure, now)
-        else:
-            self._run_again(book, failure.index, frozenset(who for who, _ in history if who is not None), now)
-        return [ev.TellFailure(task=book.plan.number, failure=failure, final=final)]
-
-    def _lost(self, lease: Lease, now: float, *, suspicious: bool) -> list[ev.Instruction]:
-        """A worker will not finish a lease; with `suspicious` one of its blocks may have been the cause."""
-        book = self._books[lease.task]
-        outstanding = lease.outstanding
-        self._leases.end(lease)
-        self._dirty.add(lease.task)
-        if not suspicious:
-            book.blocks.move(outstanding, Cause.GIVEN_BACK, now)
-            book.frontier.add(outstanding)
-            return []
+    def _lose(self, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
+        """A worker will not finish what it holds; with `suspicious` one of the blocks may have been the cause."""
         done: list[ev.Instruction] = []
-        alone = len(outstanding) == 1
-        for index in outstanding.tolist():
-            book.losses[index] = book.losses.get(index, 0) + alone
-            if book.losses[index] >= MOST_LOSSES:
-                failure = ev.BlockFailure(index=index, error=f"{MOST_LOSSES} workers ended while they ran this block")
-                self._give_up(book, failure, now)
-                done.append(ev.TellFailure(task=lease.task, failure=failure, final=True))
+        for lease in self._leases.of_worker(worker):
+            self._leases.end(lease)
+            if suspicious:
+                done += self._fates.lose(lease, now)
+                suspicious = False  # it runs its leases in order, so it had not begun the others
             else:
-                self._run_again(book, index, frozenset({lease.worker}), now)
+                self._fates.put_back(lease.task, lease.outstanding, now)
         return done
 
-    def _run_again(self, book: TaskBook, index: int, avoid: frozenset[int], now: float) -> None:
-        if book.blocks.states[index] == BlockState.RUNNING:
-            book.blocks.move(single(index), Cause.GIVEN_BACK, now)
-        book.frontier.add_again(Again(index=index, avoid=avoid, not_before=now))
-        self._dirty.add(book.plan.number)
-
-    def _give_up(self, book: TaskBook, failure: ev.BlockFailure, now: float) -> None:
-        book.final_failures[failure.index] = failure
-        book.blocks.move(single(failure.index), Cause.GIVEN_UP, now)
-        self._dirty.add(book.plan.number)
-        self._dirty |= orphan(self._books, book.plan.number, single(failure.index), now)
-
     def _known(self, worker: int) -> WorkerBook:
-        if worker not in self._workers:
+        known = self._workers.get(worker)
+        if known is None or not known.connected:
             raise RemoteProtocolError(f"worker {worker} speaks without having joined")
-        return self._workers[worker]
+        return known
 
-    def _forget(self, worker: int) -> None:
-        book = self._books[self._workers.pop(worker).task]
+    def _leave_alone(self, worker: int) -> None:
+        """Give a worker nothing more."""
+        book = self._books[self._workers[worker].task]
         book.workers.discard(worker)
         book.asking.pop(worker, None)
-        self._dirty.add(book.plan.number)
+        self._fates.touched.add(book.plan.number)
 
     def validate(self) -> None:
         """Recount everything from scratch; for tests.
@@ -368,15 +346,7 @@ class Scheduler:
         Raises:
             AssertionError: Two places disagree.
         """
-        for book in self._books:
-            book.blocks.validate()
-            held = [lease.outstanding for lease in self._leases if lease.task == book.plan.number]
-            running = np.concatenate([*held, np.array(list(book.verifying), dtype=np.int64)])
-            assert len(np.unique(running)) == len(running), "a block is held twice"
-            assert (np.sort(running) == book.blocks.all_of(BlockState.RUNNING)).all(), "running blocks and leases"
-            waiting = book.frontier.waiting() + list(book.cleared) + list(book.being_checked)
-            ready = book.blocks.all_of(BlockState.READY)
-            assert sorted(waiting) == ready.tolist(), "ready blocks and the places where they wait"
+        validate(self._books, self._leases, self._workers)
 
 
 def _check_report(event: ev.BlocksReported, lease: Lease) -> None:
@@ -385,10 +355,11 @@ def _check_report(event: ev.BlocksReported, lease: Lease) -> None:
             f"worker {event.worker} reports {event.upto} blocks of lease {event.lease}, which has {len(lease.indices)}"
         )
     if event.failures and event.upto > lease.reported:
-        strangers = {failure.index for failure in event.failures}.difference(
-            lease.indices[lease.reported : event.upto].tolist()
-        )
+        failed = [failure.index for failure in event.failures]
+        strangers = set(failed).difference(lease.indices[lease.reported : event.upto].tolist())
         if strangers:
             raise RemoteProtocolError(
                 f"worker {event.worker} reports failures of blocks {sorted(strangers)} that its report does not cover"
             )
+        if len(set(failed)) < len(failed):
+            raise RemoteProtocolError(f"worker {event.worker} reports two failures of one block: {sorted(failed)}")

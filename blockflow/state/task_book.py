@@ -5,19 +5,30 @@ Plain data with a few questions; all changes are made by :mod:`blockflow.state.s
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+from msgspec import structs
+
+from blockflow.plan.plan import single
 from blockflow.state.block_states import BlockStates
-from blockflow.state.frontier import Frontier
+from blockflow.state.frontier import Frontier, Smallest
 from blockflow.state.leases import Pace
 from blockflow.state.pool import Pool
 from blockflow.state.transitions import ENDED, SATISFIED, BlockState
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import TaskPlan
+    from blockflow.plan.slices import Indices
     from blockflow.state.events import BlockFailure
+
+NOTHING: Indices = np.empty(0, dtype=np.int64)
+"""No blocks."""
+
+MOST_TRACEBACKS = 1_000
+"""Failed blocks of a task whose tracebacks are kept (8 MB); if all of a large task fail, the rest say the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +63,25 @@ class TaskState:
         return self.completed_count + self.failed_count + self.orphaned_count == self.total_block_count
 
 
+@dataclass(slots=True)
+class Mishaps:
+    """What went wrong with a block so far."""
+
+    failures: int = 0
+    """Failures of the user's code: the block function, and both checks."""
+    losses: int = 0
+    """Workers that ended while they ran this block, and certainly no other."""
+    workers: set[int] = field(default_factory=set)
+    """On which it failed, or which were lost with it."""
+
+
 class TaskBook:
     """What the scheduler knows about one task."""
 
     def __init__(self, plan: TaskPlan) -> None:
         self.plan = plan
         self.blocks = BlockStates(plan)
-        self.frontier = Frontier(plan.roots())
+        self.frontier = Frontier(plan.roots(), plan.grid.size)
         self.pool = Pool(plan.task.num_workers)
         self.pace = Pace()
         """Of the blocks."""
@@ -66,17 +89,16 @@ class TaskBook:
         """Of the pre-checks."""
         self.started = False
         self.workers: set[int] = set()
-        self.asking: dict[int, None] = {}
-        """Workers that wait for a lease, in the order in which they asked."""
-        self.failures: dict[int, list[tuple[int | None, BlockFailure]]] = {}
-        """By block: the workers it failed on (None for its pre-check), and how."""
-        self.losses: dict[int, int] = {}
-        """By block: how many workers died while running it."""
+        """Workers that may be given blocks: they are connected, and were not dismissed."""
+        self.asking: dict[int, float] = {}
+        """Those of them that wait for a lease, in the order in which they asked, with the time."""
+        self.mishaps: defaultdict[int, Mishaps] = defaultdict(Mishaps)
+        """By block that failed or was lost, and has not ended: how often, and where."""
         self.final_failures: dict[int, BlockFailure] = {}
         """By block that failed for good: its last failure."""
-        self.cleared: deque[int] = deque()
-        """Blocks whose pre-check says that they have to run."""
-        self.being_checked: set[int] = set()
+        self.cleared = Smallest(plan.grid.size if plan.task.is_checked else 0)
+        """Ready blocks whose pre-check says that they have to run."""
+        self.being_checked = NOTHING
         """Ready blocks whose pre-check is under way."""
         self.verifying: dict[int, int] = {}
         """By finished block whose post-check is under way: the worker that ran it."""
@@ -87,10 +109,33 @@ class TaskBook:
         return len(self.frontier) + len(self.cleared)
 
     @property
+    def to_run(self) -> int:
+        """Blocks that wait for nothing but a worker."""
+        if self.plan.task.is_checked:
+            return len(self.cleared) + len(self.frontier.again)
+        return len(self.frontier)
+
+    @property
     def known_to_run(self) -> int:
         """Blocks that run or certainly have to: as many processes may be of use."""
-        waiting = len(self.cleared) + self.frontier.runs_again if self.plan.task.pre_check else len(self.frontier)
-        return waiting + self.blocks.count(BlockState.RUNNING)
+        return self.to_run + self.blocks.count(BlockState.RUNNING)
+
+    def put_back(self, indices: Indices) -> None:
+        """Blocks that were handed out, but not run, wait for a worker again."""
+        (self.cleared if self.plan.task.is_checked else self.frontier).add(indices)
+
+    def give_up(self, failure: BlockFailure) -> None:
+        """Keep the last failure of a block that has failed for good."""
+        if len(self.final_failures) >= MOST_TRACEBACKS:
+            failure = structs.replace(failure, traceback="")
+        self.final_failures[failure.index] = failure
+        self.forget_mishaps(single(failure.index))
+
+    def forget_mishaps(self, indices: Indices) -> None:
+        """Blocks have ended: what happened to them before does not matter any more."""
+        if self.mishaps:
+            for index in self.mishaps.keys() & indices.tolist():
+                del self.mishaps[index]
 
     @property
     def ended(self) -> bool:

@@ -15,7 +15,10 @@ LONGEST_ERROR = 1_000
 LONGEST_TRACEBACK = 8_000
 """Characters of a traceback; the middle is left out of longer ones."""
 
-_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LONGEST_WHERE = 255
+"""Characters of a place in user code; the end of longer ones is kept."""
+
+_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class FailureText:
     traceback: str
     """Python's traceback, without blockflow's own frames."""
     where: str
-    """The innermost line of user code, as ``file:line``; empty if there is none."""
+    """The innermost line outside blockflow, as ``file:line``; empty if there is none."""
 
 
 def describe(error: BaseException) -> FailureText:
@@ -47,17 +50,30 @@ def describe(error: BaseException) -> FailureText:
     if frames:
         summary.stack = traceback.StackSummary.from_list(frames)
         where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"
-    message = str(error)
-    line = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return FailureText(
-        error=_shortened(" ".join(line.split()), LONGEST_ERROR),
-        traceback=_shortened("".join(summary.format()), LONGEST_TRACEBACK),
-        where=where,
+        error=_shortened(" ".join(_in_words(error).split()), LONGEST_ERROR, " [...] "),
+        traceback=_shortened("".join(summary.format()), LONGEST_TRACEBACK, "\n[...]\n"),
+        where=_sendable(where)[-LONGEST_WHERE:],
     )
 
 
-def _shortened(text: str, longest: int) -> str:
+def _in_words(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        message = str(error)
+    except Exception as fault:  # user code, like the one that raised the error
+        message = f"<its message cannot be shown: {type(fault).__name__}>"
+    return f"{name}: {message}" if message else name
+
+
+def _shortened(text: str, longest: int, gap: str) -> str:
+    text = _sendable(text)
     if len(text) <= longest:
         return text
-    half = longest // 2 - 10
-    return f"{text[:half]}\n[...]\n{text[-half:]}"
+    half = (longest - len(gap)) // 2
+    return text[:half] + gap + text[-half:]
+
+
+def _sendable(text: str) -> str:
+    """The text, with what UTF-8 cannot say (as in names of files of another encoding) written out."""
+    return text.encode(errors="backslashreplace").decode()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
+from blockflow.wire.failures import LONGEST_WHERE
 from blockflow.wire.messages import (
     PROTOCOL,
     Acknowledged,
@@ -215,7 +216,7 @@ class WorkerSession:
         lease.done += 1
         lease.seconds += seconds
         if failure is not None:
-            lease.failure = Failure(given.index, failure.error, failure.traceback, failure.where[:255])
+            lease.failure = Failure(given.index, failure.error, failure.traceback, failure.where[-LONGEST_WHERE:])
         last = lease.done == len(lease.indices)
         if last or failure is not None or now - self._last_report >= REPORT_SECONDS:
             more = any(held.started < len(held.indices) for held in self._leases)

@@ -1,0 +1,104 @@
+"""The command line: what can be done without writing Python?
+
+Each command is a function that takes the parsed arguments and returns the exit code, and a few lines in
+:func:`_parser` that say what its arguments are. Commands import what they need when they run.
+
+Exit codes: 0 all is well; 1 the work was done and is not right; 2 it was not begun, as something asked for cannot be;
+130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from blockflow import __version__
+from blockflow.errors import BlockflowError, RunError
+
+DONE, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the program's name; those of this process if None.
+
+    Returns:
+        The exit code.
+
+    >>> main([])
+    usage: blockflow [-h] [--version] command ...
+    ...
+    2
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.run is None:
+        parser.print_help()
+        return REFUSED
+    try:
+        code: int = arguments.run(arguments)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BlockflowError as error:
+        _complain(str(error))
+        return WRONG if isinstance(error, RunError) else REFUSED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="blockflow", description="Process volumes of terabytes block by block.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"blockflow {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="command")
+
+    demo = commands.add_parser(
+        "demo",
+        help="smooth and segment a picture block by block, check the result, and draw it",
+        description="Smooth and segment a picture in worker processes, compare the result with that of the whole "
+        "picture at once, and draw it all. The exit code is 0 only if both are the same.",
+    )
+    demo.add_argument(
+        "picture",
+        nargs="?",
+        help="an image file (PNG, TIFF, ...), a .npy file, or an array in a zarr store (x.zarr/raw); by default the "
+        "picture of an astronaut that comes with scikit-image",
+    )
+    demo.add_argument("--output", type=Path, default=Path("blockflow_demo"), help="folder for results (%(default)s)")
+    demo.add_argument(
+        "--workers", type=_count, default=min(4, os.cpu_count() or 1), help="processes per task (%(default)s)"
+    )
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    """Run the demo and say what came out."""
+    try:
+        import matplotlib  # noqa: F401
+        import skimage  # noqa: F401
+    except ImportError as error:
+        _complain(f"the demo needs {error.name}: pip install 'blockflow[demo]'")
+        return REFUSED
+    from blockflow.demo.job import run_demo
+
+    outcome = run_demo(arguments.picture, arguments.output, workers=arguments.workers)
+    sys.stdout.write(f"\n{outcome.account()}\n")
+    return DONE if outcome.verdict.passed else WRONG
+
+
+def _count(text: str) -> int:
+    """A number of things that there must be at least one of."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    return int(text)
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"blockflow: {text}\n")

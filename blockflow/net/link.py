@@ -1,0 +1,319 @@
+"""The worker's end of the wire: a plain socket for a synchronous caller, and a thread that keeps it alive.
+
+Worker scripts are synchronous, so the caller blocks while it waits for a block. A second thread reads what the driver
+sends, sends heartbeats, and watches the clock: it ends the process when a block takes longer than its timeout, and
+when the driver has not answered for so long that the blocks held here may have been given to somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import select
+import selectors
+import socket
+import ssl
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
+from blockflow.net.connection_file import Connection, read_connection
+from blockflow.net.tls import client_context, server_name
+from blockflow.plan.block import Block
+from blockflow.wire.failures import FailureText
+from blockflow.wire.framing import FrameReader, frame
+from blockflow.wire.messages import LARGEST_MESSAGE, decode_from_driver, encode
+from blockflow.wire.session import Given, WorkerSession
+
+if TYPE_CHECKING:
+    from blockflow.net.context import Context
+
+CONNECT_SECONDS = 10.0
+"""How long one address may take to answer."""
+
+EXIT_TIMEOUT = 70
+EXIT_FENCED = 75
+"""Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
+
+
+class Link:
+    """A connection to the driver, and the blocks that came over it."""
+
+    def __init__(self, task: str, stream: ssl.SSLSocket, session: WorkerSession, frames: FrameReader) -> None:
+        self._task = task
+        self._socket = stream
+        self._session = session
+        self._frames = frames
+        self._changed = threading.Condition()
+        """Guards everything here; notified when something was received."""
+        self._lost: str | None = None
+        self._closed = False
+        self._current: tuple[Given, float] | None = None
+        self._thread = threading.Thread(target=self._keep_alive, name="blockflow-link", daemon=True)
+
+    @classmethod
+    def open(cls, connection: Connection, *, task: str, process: int | None) -> Link | None:
+        """Connect to a run and join it.
+
+        Args:
+            connection: Where the run listens.
+            task: The task to work for.
+            process: Number of the process that the driver started.
+
+        Returns:
+            The link; None if the run is over.
+
+        Raises:
+            UnreachableError: Nobody answers, or not with this run's key.
+            ConnectionFileError: The driver refuses this worker.
+        """
+        if connection.finished:
+            return None
+        stream = _connect(connection)
+        session = WorkerSession()
+        frames = FrameReader(LARGEST_MESSAGE)
+        host = socket.gethostname()
+        session.hello(run=connection.run, task=task, process=process, host=host, pid=os.getpid(), now=_now())
+        link = cls(task, stream, session, frames)
+        try:
+            stream.sendall(link._outgoing())
+            while session.welcome is None and session.refused is None:
+                data = stream.recv(65536)
+                if not data:
+                    raise UnreachableError(
+                        f"the driver of run {connection.run} closed the connection: it may have another key, see "
+                        f"{connection.path}"
+                    )
+                link._take_in(data)
+        except OSError as error:
+            if isinstance(error, UnreachableError):
+                raise
+            raise UnreachableError(f"the connection to run {connection.run} failed: {error}") from error
+        if session.refused is not None:
+            stream.close()
+            raise ConnectionFileError(f"the driver refuses this worker: {session.refused}")
+        stream.setblocking(False)
+        link._thread.start()
+        return link
+
+    def next_block(self) -> tuple[Given, Block] | None:
+        """The next block; waits until there is one. None if there are no more.
+
+        Raises:
+            UnreachableError: The driver is gone.
+        """
+        with self._changed:
+            while True:
+                now = _now()
+                given = self._session.next_block(now)
+                if given is not None:
+                    self._current = given, now
+                    self._flush()
+                    if self._timeout is not None:
+                        # For C code that keeps Python's lock, where the second thread cannot run: dumped and ended
+                        # by a thread that needs no lock.
+                        faulthandler.dump_traceback_later(
+                            2 * self._timeout + 1.0, exit=True, file=sys.__stderr__ or sys.stderr
+                        )
+                    break
+                if self._session.finished or self._closed:
+                    return None
+                if self._lost is not None:
+                    raise UnreachableError(self._lost)
+                self._session.ask(now)
+                self._flush()
+                self._changed.wait()
+        assert self._session.grid is not None
+        grid, total = self._session.grid, self._session.total
+        return given, Block.of_grid(grid, given.index, total=total, task_id=self._task, attempt=given.attempt)
+
+    def block_done(self, given: Given, failure: FailureText | None, seconds: float, *, asks: bool) -> None:
+        """Say that the user's code is done with a block.
+
+        Args:
+            given: The block.
+            failure: What went wrong; None for success.
+            seconds: How long it took.
+            asks: The next block will be wanted at once.
+        """
+        with self._changed:
+            self._current = None
+            if self._timeout is not None:
+                faulthandler.cancel_dump_traceback_later()
+            self._session.block_done(given, failure, seconds, _now(), asks=asks)
+            self._flush()
+
+    def close(self, reason: str = "") -> None:
+        """Report what is done, give back what is not started, and leave; does nothing the second time."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._session.goodbye(reason, _now())
+            self._flush()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=1.0)
+        self._socket.close()
+
+    # ------------------------------------------------------------------------------------- under the lock
+
+    def _outgoing(self) -> bytes:
+        return b"".join(frame(encode(message)) for message in self._session.take_outgoing())
+
+    def _flush(self) -> None:
+        """Send what the session wants sent."""
+        data = memoryview(self._outgoing())
+        while data and self._lost is None:
+            try:
+                data = data[self._socket.send(data) :]
+            except ssl.SSLWantWriteError:
+                select.select([], [self._socket], [], 1.0)
+            except ssl.SSLWantReadError:
+                select.select([self._socket], [], [], 1.0)
+            except OSError as error:
+                self._lose(str(error))
+
+    def _take_in(self, data: bytes) -> None:
+        for body in self._frames.feed(data):
+            self._session.receive(decode_from_driver(body))
+
+    def _lose(self, why: str) -> None:
+        if self._lost is None:
+            self._lost = f"the connection to the driver is lost ({why}): it was stopped or killed, or the network was"
+
+    def _receive(self) -> None:
+        """Take in everything that has arrived."""
+        while self._lost is None:
+            try:
+                data = self._socket.recv(65536)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as error:
+                self._lose(str(error))
+                return
+            if not data:
+                self._lose("closed by the driver")
+                return
+            try:
+                self._take_in(data)
+            except RemoteProtocolError as error:
+                self._lose(str(error))
+
+    # ------------------------------------------------------------------------------------- the second thread
+
+    def _keep_alive(self) -> None:
+        selector = selectors.DefaultSelector()
+        selector.register(self._socket, selectors.EVENT_READ)
+        next_heartbeat = _now() + self._session.heartbeat_seconds
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                now = _now()
+                self._receive()
+                if now >= next_heartbeat:
+                    self._session.heartbeat(now)
+                    next_heartbeat = now + self._session.heartbeat_seconds
+                self._flush()
+                self._changed.notify_all()
+                lost = self._lost is not None
+                self._watch(now)
+                wait = self._until_due(now, next_heartbeat)
+            if lost:
+                time.sleep(min(wait, 0.1))
+            else:
+                selector.select(wait)
+
+    def _until_due(self, now: float, next_heartbeat: float) -> float:
+        """Seconds until the clock has to be looked at."""
+        due = [next_heartbeat, now + 1.0]
+        timeout = self._timeout
+        if timeout is not None:
+            # The next block may start at any time, so look often enough to notice its timeout at a tenth late.
+            due.append(now + max(0.01, min(timeout / 10, 1.0)))
+        return max(0.0, min(due) - now)
+
+    @property
+    def _timeout(self) -> float | None:
+        welcome = self._session.welcome
+        if welcome is None or welcome.timeout_microseconds is None:
+            return None
+        return welcome.timeout_microseconds / 1e6
+
+    def _watch(self, now: float) -> None:
+        """End the process when a block takes too long, or when its blocks are not its own any more."""
+        timeout = self._timeout
+        if timeout is not None and self._current is not None and now - self._current[1] > timeout:
+            given, began = self._current
+            text = f"block {given.index} took longer than its timeout of {timeout:g} s"
+            _dump_stacks(f"{text}; this is what the process was doing:")
+            error = f"TimeoutError: it took longer than its timeout of {timeout:g} s"
+            failure = FailureText(error=error, traceback="", where="")
+            self._session.block_done(given, failure, now - began, now, asks=False)
+            self._session.goodbye(text, now)
+            self._flush()
+            os._exit(EXIT_TIMEOUT)
+        deadline = self._session.deadline
+        if deadline is not None and now > deadline and self._session.holds:
+            _dump_stacks(
+                f"the driver has not answered for {self._session.lease_seconds:g} s, so the blocks held here may be "
+                "another worker's by now; this process ends at once"
+            )
+            os._exit(EXIT_FENCED)
+
+
+SAID_FAILED = FailureText(error="block.status was set to FAILED", traceback="", where="")
+
+
+def open_link(context: Context) -> Link | None:
+    """The link that a context describes; None if the run is over.
+
+    Raises:
+        ConnectionFileError: The context or its connection file cannot be used, or the driver refuses.
+        UnreachableError: Nobody answers, or not with this run's key.
+    """
+    path = context.get("connection")
+    if path is None or "task_id" not in context:
+        raise ConnectionFileError(f"the context names no connection file or no task: {context}")
+    process = context.get("worker_id")
+    connection = read_connection(path)
+    return Link.open(connection, task=context["task_id"], process=None if process is None else int(process))
+
+
+def _connect(connection: Connection) -> ssl.SSLSocket:
+    try:
+        context = client_context(connection.path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConnectionFileError(f"connection file {connection.path} holds no usable key: {error}") from error
+    tried = []
+    for host, port in connection.addresses:
+        try:
+            plain = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return context.wrap_socket(plain, server_hostname=server_name(connection.run))
+        except ssl.SSLError as error:
+            tried.append(f"{host}:{port} answers, but not with the key of run {connection.run} ({error.reason})")
+        except OSError as error:
+            tried.append(f"{host}:{port} ({error})")
+    raise UnreachableError(
+        f"the driver of run {connection.run} cannot be reached: {'; '.join(tried)}. It was stopped or killed, or this "
+        "machine cannot reach that address: then pass host= to run_blockwise"
+    )
+
+
+def _now() -> float:
+    """Seconds on a clock that also counts while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def _dump_stacks(why: str) -> None:
+    with contextlib.suppress(Exception):
+        sys.stderr.write(f"\nblockflow: {why}\n")
+        sys.stderr.flush()
+        faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)

@@ -1,0 +1,161 @@
+"""Ctrl-C, a stop event, a debugger's mode: does a run end when and how it should?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import blockflow
+from blockflow import BlockStatus, Roi, Server, Task, run_blockwise
+from blockflow.errors import PlanError
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import blockflow
+
+def work(block):
+    Path(sys.argv[1], f"began_{block.index}").touch()
+    time.sleep(600)
+
+roi = blockflow.Roi((0,), (8,)), blockflow.Roi((0,), (1,)), blockflow.Roi((0,), (1,))
+blockflow.logging.set_log_basedir(sys.argv[1] + "/logs")
+blockflow.run_blockwise([blockflow.Task("long", *roi, work, num_workers=2)])
+"""
+
+
+def line(function: Any, blocks: int = 4, **more: Any) -> Task:
+    return Task("line", Roi((0,), (blocks,)), Roi((0,), (1,)), Roi((0,), (1,)), function, **more)
+
+
+def test_ctrl_c_ends_a_run_within_seconds(tmp_path: Path) -> None:
+    """The fixture of this folder then looks for processes that were left behind."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("sys.argv[1]", repr(str(tmp_path))))
+    environment = os.environ | {"PYTHONPATH": str(Path(blockflow.__file__).parent.parent)}
+    run = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("began_*")):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode not in (0, None)
+    assert "stopping: workers are asked to end, and are ended in a second" in said
+    assert "KeyboardInterrupt" in said
+
+
+def test_a_server_stops_when_its_event_is_set(tmp_path: Path) -> None:
+    stop = threading.Event()
+    began = str(tmp_path / "began")
+
+    def work(block: blockflow.Block) -> None:
+        from pathlib import Path
+        from time import sleep
+
+        Path(began).touch()
+        sleep(600)
+
+    def set_when_begun() -> None:
+        while not os.path.exists(began):
+            time.sleep(0.01)
+        stop.set()
+
+    watcher = threading.Thread(target=set_when_begun)
+    watcher.start()
+    server = Server(stop_event=stop)
+    states = server.run_blockwise([line(work)])
+    watcher.join()
+    assert states["line"].completed_count == 0
+    assert not states["line"].is_done()
+    assert server.port > 0
+
+
+def test_a_server_may_be_used_again() -> None:
+    server = Server()
+    for _ in range(2):
+        assert server.run_blockwise([line(lambda block: None)])["line"].completed_count == 4
+
+
+def test_the_first_exception_is_raised_in_this_process() -> None:
+    seen = []
+
+    def work(block: blockflow.Block) -> None:
+        seen.append(block.index)
+        if block.index == 2:
+            raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        run_blockwise([line(work)], multiprocessing=False, progress=False, summary=False)
+    assert seen == [0, 1, 2]
+
+
+def test_setup_and_teardown_surround_the_blocks_in_this_process() -> None:
+    events: list[Any] = []
+
+    def load() -> list[int]:
+        events.append("setup")
+        return []
+
+    def work(block: blockflow.Block, state: list[int]) -> None:
+        assert block.index is not None
+        state.append(block.index)
+        if block.index == 3:
+            block.status = BlockStatus.FAILED
+
+    task = line(work, setup=load, teardown=events.append, max_retries=0)
+    result = run_blockwise(task, multiprocessing=False, progress=False, summary=False)
+    assert events == ["setup", [0, 1, 2, 3]]
+    assert [block.index for block in result.failed_blocks["line"]] == [3]
+    assert result.causes[0].error == "block.status was set to FAILED"
+
+
+def test_each_worker_sets_up_once(logs: Path) -> None:
+    def load() -> str:
+        print("set up")
+        return "state"
+
+    def work(block: blockflow.Block, state: str) -> None:
+        assert state == "state"
+
+    def leave(state: str) -> None:
+        print("torn down", state)
+
+    task = line(work, 50, setup=load, teardown=leave, num_workers=2, read_write_conflict=False)
+    assert run_blockwise(task, progress=False, summary=False)
+    outputs = [file.read_text().splitlines() for file in (logs / "line").glob("*.out")]
+    assert outputs
+    assert all(output in ([], ["set up", "torn down state"]) for output in outputs)
+
+
+def test_a_worker_function_needs_a_server() -> None:
+    with pytest.raises(PlanError, match="takes no block, so it is a worker that needs a server"):
+        run_blockwise([line(lambda: None)], multiprocessing=False)
+
+
+def test_a_long_lease_is_shared_when_blocks_become_slow(tmp_path: Path) -> None:
+    """The first blocks are quick, so leases grow; then two block waits for what the other process does."""
+    folder = str(tmp_path)
+
+    def work(block: blockflow.Block) -> None:
+        import os
+        import time
+
+        if block.index is None or block.index < 40:
+            return
+        with open(os.path.join(folder, f"slow_{os.getpid()}"), "a") as file:
+            file.write("x")
+        while len([name for name in os.listdir(folder) if name.startswith("slow_")]) < 2:
+            time.sleep(0.01)
+
+    task = line(work, 60, num_workers=2, read_write_conflict=False, timeout=30.0, max_retries=0)
+    assert run_blockwise(task, progress=False, summary=False)

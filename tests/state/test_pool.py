@@ -1,0 +1,128 @@
+"""When is another process started, and when is starting them given up?"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockflow.state.pool import FIRST_DELAY, LEAST_BAD_STARTS, LONGEST_DELAY, Pool
+
+
+def start(pool: Pool, *processes: int) -> list[float]:
+    return [pool.started(process) for process in processes]
+
+
+@pytest.mark.parametrize(("blocks", "wanted"), [(0, 0), (2, 2), (3, 3), (100, 3)])
+def test_no_more_processes_than_workers_or_blocks(blocks: int, wanted: int) -> None:
+    assert Pool(3).wanted(blocks) == wanted
+
+
+def test_living_processes_count() -> None:
+    pool = Pool(3)
+    start(pool, 0, 1)
+    assert pool.wanted(100) == 1
+    assert pool.wanted(1) == 0, "never negative"
+
+
+def test_a_process_that_worked_is_replaced_however_it_ends() -> None:
+    pool = Pool(1)
+    for process, clean in enumerate((True, False, True, False) * 10):
+        assert start(pool, process) == [0.0]
+        pool.reached(process)
+        pool.ended(process, clean=clean, how="with exit code 1")
+        assert pool.wanted(1) == 1
+    assert not pool.exhausted
+
+
+def test_a_process_that_ends_cleanly_without_a_block_is_not_replaced() -> None:
+    pool = Pool(2)
+    start(pool, 0, 1)
+    pool.ended(0, clean=True, how="")
+    assert pool.wanted(100) == 0
+    assert pool.alive, "one still lives"
+    pool.ended(1, clean=True, how="")
+    assert pool.wanted(100) == 0
+    assert pool.exhausted
+    assert pool.gave_up is None
+
+
+def test_bad_starts_are_delayed_more_and_more_and_then_given_up() -> None:
+    pool = Pool(5)
+    delays = []
+    for process in range(5):
+        assert pool.wanted(1) == 1
+        delays += start(pool, process)
+        pool.ended(process, clean=False, how="with exit code 3")
+    assert delays == [0.0, FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY, 8 * FIRST_DELAY]
+    assert pool.wanted(1) == 0
+    assert pool.exhausted
+    assert pool.gave_up == (
+        "5 worker processes in a row ended before they asked for a block; the last with exit code 3"
+    )
+
+
+def test_a_single_worker_gets_a_few_starts() -> None:
+    pool = Pool(1)
+    for process in range(LEAST_BAD_STARTS):
+        assert pool.wanted(1) == 1
+        start(pool, process)
+        pool.ended(process, clean=False, how="by signal 9")
+    assert pool.wanted(1) == 0
+    assert pool.gave_up is not None
+
+
+def test_a_block_for_anybody_shows_that_starting_works() -> None:
+    pool = Pool(1)
+    for process in range(20):
+        start(pool, process)
+        pool.ended(process, clean=False, how="by signal 9")
+        pool.reached(None)
+        assert pool.wanted(1) == 1
+    assert start(pool, 20) == [0.0]
+
+
+def test_the_delay_of_very_many_bad_starts_is_bounded() -> None:
+    pool = Pool(5_000)
+    start(pool, *range(5_000))
+    for process in range(4_999):
+        pool.ended(process, clean=False, how="by signal 9")
+    assert start(pool, 5_000) == [LONGEST_DELAY]
+
+
+def test_an_unknown_process_changes_nothing() -> None:
+    pool = Pool(1)
+    pool.ended(7, clean=True, how="")
+    pool.ended(8, clean=False, how="")
+    assert pool.wanted(1) == 1
+
+
+def test_a_block_for_a_process_that_has_ended_is_not_remembered() -> None:
+    pool = Pool(2)
+    start(pool, 0)
+    pool.ended(0, clean=True, how="")
+    pool.reached(0)
+    start(pool, 0)
+    pool.ended(0, clean=True, how="")
+    assert pool.exhausted
+
+
+@given(st.integers(1, 5), st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+def test_either_it_wants_a_process_or_somebody_lives_or_it_is_exhausted(
+    size: int, ends: list[tuple[bool, bool]]
+) -> None:
+    """A pool never falls asleep."""
+    pool = Pool(size)
+    processes = iter(range(10_000))
+    for reached, clean in ends:
+        for _ in range(pool.wanted(100)):
+            pool.started(next(processes))
+        assert len(pool.alive) <= size
+        if not pool.alive:
+            assert pool.exhausted
+            break
+        process = min(pool.alive)
+        if reached:
+            pool.reached(process)
+        pool.ended(process, clean=clean, how="somehow")
+        assert pool.exhausted == (not pool.alive and not pool.wanted(100))

@@ -1,0 +1,24 @@
+"""Does the scheduler keep its promises whatever happens, in whatever order?"""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.state.moves import live
+
+
+@given(st.randoms(use_true_random=False))
+def test_promises_are_kept(random: Random) -> None:
+    """Few lives, but a failing one is made as short as possible."""
+    live(random, most_steps=40)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_promises_are_kept_in_many_long_lives(seed: int) -> None:
+    random = Random(seed)
+    for _ in range(50):
+        live(random, most_steps=150)
