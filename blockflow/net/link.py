@@ -96,7 +96,7 @@ class Link:
             while session.welcome is None and session.refused is None:
                 data = self._socket.recv(65536)
                 if not data:
-                    raise ConnectionAbortedError("closed by the driver; it may have another key")  # noqa: TRY301
+                    raise ConnectionAbortedError("closed by the driver; it may have another key")
                 self._take_in(data)
         except (OSError, RemoteProtocolError) as error:
             raise UnreachableError(f"the connection to run {run} failed ({error}), see {self._path}") from error
