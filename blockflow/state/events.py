@@ -40,7 +40,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerJoined:
-    """A client has connected and is known to belong to a task."""
+    """A client has connected and is known to belong to a task; or is back, and keeps what it held."""
 
     worker: int
     task: int
@@ -165,6 +165,7 @@ class GrantLease:
     attempt: int
     """Attempt number of the first block; the others follow it."""
     indices: Indices
+    """Sorted, without repetition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +187,7 @@ class RecallLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DismissWorker:
-    """Tell a worker that there is nothing more for it."""
+    """Tell a worker that there is nothing more for it; what it holds it may finish or return."""
 
     worker: int
 

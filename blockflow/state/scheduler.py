@@ -3,8 +3,9 @@
 ``Scheduler.handle(event, now)`` is the only way to change the state of a run; it returns what has to be done. It does
 no IO and reads no clock. One event is handled in three steps:
 
-1. the event changes the states of blocks, leases and workers;
-2. blocks that ended release, or orphan, what waits for them, in their own task and downstream;
+1. the event changes the states of blocks, leases and workers (:mod:`blockflow.state.outcomes`);
+2. blocks that ended release, or orphan, what waits for them, in their own task and downstream
+   (:mod:`blockflow.state.consequences`);
 3. workers that wait are given leases, or are dismissed where nothing is left, checks are asked for ahead of demand,
    and processes are started where blocks could run (:mod:`blockflow.state.handout`).
 """
@@ -17,12 +18,12 @@ import numpy as np
 
 from blockflow.errors import RemoteProtocolError
 from blockflow.plan.graph import DependencyGraph
-from blockflow.plan.plan import Plan, compile_plan, single
+from blockflow.plan.plan import Plan, compile_plan
 from blockflow.state import events as ev
 from blockflow.state.by_hand import ByHand
-from blockflow.state.consequences import orphan, release
 from blockflow.state.handout import Handout, WorkerBook
 from blockflow.state.leases import Lease, Leases
+from blockflow.state.outcomes import Outcomes
 from blockflow.state.task_book import TaskBook, TaskState
 from blockflow.state.transitions import ENDED, BlockState, Cause
 
@@ -30,15 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.plan.block import Block
-    from blockflow.plan.slices import Indices
     from blockflow.plan.task import Task
 
 LEASE_SECONDS = 60.0
 """How long a silent worker keeps its blocks. Heartbeats come six times as often; a dead node is noticed after a
 minute, where others take two (Parsl), five (dask) or ten (daisy 2)."""
-
-MOST_LOSSES = 5
-"""Workers that one block may kill before it fails for good (HyperQueue's figure)."""
 
 FAILURES_IN_A_ROW = 3
 """Different blocks that may fail on a worker, one after the other, before it is replaced."""
@@ -82,7 +79,9 @@ class Scheduler:
         self._workers: dict[int, WorkerBook] = {}
         self._handout = Handout(self._books, self._leases, self._workers, largest_lease)
         self._by_hand = ByHand(self)
-        self._dirty = set(range(len(self._books)))
+        self._touched = set(range(len(self._books)))
+        """Tasks to which something happened in this event; at first, to all."""
+        self._outcomes = Outcomes(self._books, self._touched)
 
     # ---------------------------------------------------------------------------------------------- questions
 
@@ -164,7 +163,7 @@ class Scheduler:
                 self._disconnected(event.worker)
             case ev.ProcessEnded():
                 self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how)
-                self._dirty.add(event.task)
+                self._touched.add(event.task)
             case ev.BlocksChecked():
                 done += self._checked(event, now)
             case ev.Ticked():
@@ -173,9 +172,10 @@ class Scheduler:
                 done += self._stop()
             case _:
                 assert_never(event)
-        dirty, self._dirty = self._dirty, set()
         reporter = event.worker if isinstance(event, ev.BlocksReported) else None
-        return done + self._handout.follow_up(dirty, now, reporter)
+        done += self._handout.follow_up(self._touched, now, reporter)
+        self._touched.clear()
+        return done
 
     def _joined(self, event: ev.WorkerJoined) -> None:
         """A worker is there, or there again with what it held when its connection was lost."""
@@ -185,20 +185,20 @@ class Scheduler:
         self._workers[event.worker] = WorkerBook(task=event.task, process=event.process)
         self._books[event.task].workers.add(event.worker)
         self._books[event.task].asking.pop(event.worker, None)
-        self._dirty.add(event.task)
+        self._touched.add(event.task)
 
     def _asked(self, worker: int, now: float) -> None:
         book = self._books[self._known(worker).task]
         self._leases.renew(worker, now)
         if worker in book.workers:
             book.asking[worker] = None
-            self._dirty.add(book.plan.number)
+            self._touched.add(book.plan.number)
 
     def _alive(self, worker: int, now: float) -> None:
         book = self._books[self._known(worker).task]
         self._leases.renew(worker, now)
         if book.frontier.again:  # they may have waited for another worker, which does not come
-            self._dirty.add(book.plan.number)
+            self._touched.add(book.plan.number)
 
     def _reported(self, event: ev.BlocksReported, now: float) -> list[ev.Instruction]:
         book = self._books[self._known(event.worker).task]
@@ -213,7 +213,7 @@ class Scheduler:
         lease.reported = event.upto
         if event.upto == len(lease.indices):
             self._leases.end(lease)
-        self._dirty.add(book.plan.number)
+        self._touched.add(book.plan.number)
         book.pace.measured(len(reported), event.seconds)
         good = reported
         if event.failures:
@@ -222,9 +222,8 @@ class Scheduler:
             book.verifying.update(dict.fromkeys(good.tolist(), event.worker))
             done.append(ev.RunChecks(task=book.plan.number, phase=ev.Phase.AFTER, indices=good))
         elif len(good):
-            self._end(book, good, Cause.FINISHED, now)
-        for failure in event.failures:
-            done += self._failed(book, failure, event.worker, now)
+            self._outcomes.satisfied(book, good, Cause.FINISHED, now)
+        done += [self._outcomes.failed(book, failure, event.worker, now) for failure in event.failures]
         return done + self._count_failures_in_a_row(event, len(good))
 
     def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int) -> list[ev.Instruction]:
@@ -254,7 +253,7 @@ class Scheduler:
         lease.indices = lease.indices[: event.kept]
         if lease.reported == event.kept:
             self._leases.end(lease)
-        self._put_back(lease.task, returned, now)
+        self._outcomes.not_run(self._books[lease.task], returned, now)
 
     def _left(self, event: ev.WorkerLeft, now: float) -> list[ev.Instruction]:
         if event.worker not in self._workers:
@@ -284,7 +283,7 @@ class Scheduler:
         if self._handout.stopping:
             return []
         self._handout.stopping = True
-        self._dirty.update(range(len(self._books)))
+        self._touched.update(range(len(self._books)))
         return [
             ev.RecallLease(worker=lease.worker, lease=lease.number)
             for lease in self._leases
@@ -293,94 +292,41 @@ class Scheduler:
 
     def _checked(self, event: ev.BlocksChecked, now: float) -> list[ev.Instruction]:
         book = self._books[event.task]
-        self._dirty.add(event.task)
-        done: list[ev.Instruction] = []
+        self._touched.add(event.task)
         if event.phase is ev.Phase.BEFORE:
             total = len(event.passed) + len(event.refused) + len(event.failures)
             book.check_pace.measured(total, event.seconds)
             book.being_checked.clear()
             if len(event.passed):
-                self._end(book, event.passed, Cause.FOUND_DONE, now)
+                self._outcomes.satisfied(book, event.passed, Cause.FOUND_DONE, now)
             book.cleared.add(event.refused)
-            for failure in event.failures:
-                done += self._failed(book, failure, None, now)
-            return done
+            return [self._outcomes.failed(book, failure, None, now) for failure in event.failures]
+        for index in event.passed.tolist():
+            del book.verifying[index]
         if len(event.passed):
-            for index in event.passed.tolist():
-                del book.verifying[index]
-            self._end(book, event.passed, Cause.FINISHED, now)
+            self._outcomes.satisfied(book, event.passed, Cause.FINISHED, now)
         refused = tuple(
             ev.BlockFailure(index=index, error="the post-check says that the block is not good")
             for index in event.refused.tolist()
         )
-        for failure in refused + event.failures:
-            done += self._failed(book, failure, book.verifying.pop(failure.index), now)
-        return done
+        return [
+            self._outcomes.failed(book, failure, book.verifying.pop(failure.index), now)
+            for failure in refused + event.failures
+        ]
 
     # -------------------------------------------------------------------------------- what events have in common
 
-    def _end(self, book: TaskBook, indices: Indices, cause: Cause, now: float) -> None:
-        """Blocks are done or skipped."""
-        book.blocks.move(indices, cause, now)
-        book.forget_mishaps(indices)
-        self._dirty.add(book.plan.number)
-        self._dirty |= release(self._books, book.plan.number, indices, now)
-
-    def _failed(self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> list[ev.Instruction]:
-        """An attempt failed in the user's code: on a worker, or in the pre-check."""
-        book.mishaps[failure.index].failures += 1
-        final = book.mishaps[failure.index].failures > book.plan.task.max_retries
-        if final:
-            self._give_up(book, failure, now)
-        elif worker is None:
-            book.frontier.add(single(failure.index))  # it must not run before its pre-check agrees
-        else:
-            self._run_again(book, failure.index, worker, now)
-        return [ev.TellFailure(task=book.plan.number, failure=failure, final=final)]
-
     def _lose(self, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
-        """A worker will not finish what it holds; with `suspicious` one of the blocks may have been the cause."""
+        """A worker will not finish what it holds; with `suspicious` a block may have been the cause."""
         done: list[ev.Instruction] = []
         for lease in self._leases.of_worker(worker):
             self._leases.end(lease)
             if suspicious:
-                done += self._lose_suspicious(lease, now)
+                done += self._outcomes.lost(lease, now)
                 suspicious = False  # it runs its leases in order, so it had not begun the others
             else:
-                self._put_back(lease.task, lease.outstanding, now)
+                self._outcomes.not_run(self._books[lease.task], lease.outstanding, now)
         return done
-
-    def _lose_suspicious(self, lease: Lease, now: float) -> list[ev.Instruction]:
-        book = self._books[lease.task]
-        if len(lease.outstanding) == 1:  # no other block can have been the cause
-            index = int(lease.outstanding[0])
-            book.mishaps[index].losses += 1
-            if book.mishaps[index].losses == MOST_LOSSES:
-                failure = ev.BlockFailure(index=index, error=f"{MOST_LOSSES} workers ended while they ran this block")
-                self._give_up(book, failure, now)
-                return [ev.TellFailure(task=lease.task, failure=failure, final=True)]
-        for index in lease.outstanding.tolist():
-            self._run_again(book, index, lease.worker, now)
-        return []
-
-    def _put_back(self, task: int, indices: Indices, now: float) -> None:
-        """Blocks were handed out, but not run."""
-        self._books[task].blocks.move(indices, Cause.GIVEN_BACK, now)
-        self._books[task].put_back(indices)
-        self._dirty.add(task)
-
-    def _run_again(self, book: TaskBook, index: int, worker: int, now: float) -> None:
-        """A block runs once more, alone, and not on the same worker if there is another."""
-        book.blocks.move(single(index), Cause.GIVEN_BACK, now)
-        book.mishaps[index].workers.add(worker)
-        book.frontier.again[index] = book.mishaps[index].workers
-        self._dirty.add(book.plan.number)
-
-    def _give_up(self, book: TaskBook, failure: ev.BlockFailure, now: float) -> None:
-        book.blocks.move(single(failure.index), Cause.GIVEN_UP, now)
-        book.give_up(failure)
-        self._dirty.add(book.plan.number)
-        self._dirty |= orphan(self._books, book.plan.number, single(failure.index), now)
 
     def _known(self, worker: int) -> WorkerBook:
         known = self._workers.get(worker)
@@ -393,7 +339,7 @@ class Scheduler:
         book = self._books[self._workers[worker].task]
         book.workers.discard(worker)
         book.asking.pop(worker, None)
-        self._dirty.add(book.plan.number)
+        self._touched.add(book.plan.number)
 
     def validate(self) -> None:
         """Recount everything from scratch; for tests.

@@ -8,7 +8,8 @@ import pytest
 from blockflow.errors import InvalidTransition, RemoteProtocolError
 from blockflow.plan.plan import compile_plan
 from blockflow.state import events as ev
-from blockflow.state.scheduler import LEASE_SECONDS, MOST_LOSSES, Scheduler
+from blockflow.state.outcomes import MOST_LOSSES
+from blockflow.state.scheduler import LEASE_SECONDS, Scheduler
 from blockflow.state.transitions import BlockState, Cause
 from tests.state.desk import Desk, checks, dismissed, failures, granted, stale, started
 from tests.state.plans import line, never

@@ -1,0 +1,89 @@
+"""What becomes of blocks that were handed out: done, failed, lost, or not run at all?
+
+Failures of the user's code and lost workers are counted apart: the first cost a block its retries, the second only find
+out, after many, that the block itself ends its workers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blockflow.plan.plan import single
+from blockflow.state import events as ev
+from blockflow.state.consequences import orphan, release
+from blockflow.state.transitions import Cause
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blockflow.plan.slices import Indices
+    from blockflow.state.leases import Lease
+    from blockflow.state.task_book import TaskBook
+
+MOST_LOSSES = 5
+"""Workers that one block may kill before it fails for good (HyperQueue's figure)."""
+
+
+class Outcomes:
+    """Changes the state of blocks that ended, and of those that wait for them; shares the books of the scheduler.
+
+    Args:
+        books: Of all tasks.
+        touched: Collects the tasks in which something changed.
+    """
+
+    def __init__(self, books: Sequence[TaskBook], touched: set[int]) -> None:
+        self._books = books
+        self._touched = touched
+
+    def satisfied(self, book: TaskBook, indices: Indices, cause: Cause, now: float) -> None:
+        """Blocks are done or skipped."""
+        book.blocks.move(indices, cause, now)
+        book.forget_mishaps(indices)
+        self._touched.add(book.plan.number)
+        self._touched |= release(self._books, book.plan.number, indices, now)
+
+    def failed(self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> ev.TellFailure:
+        """An attempt failed in the user's code: on a worker, or (None) in the pre-check."""
+        book.mishaps[failure.index].failures += 1
+        final = book.mishaps[failure.index].failures > book.plan.task.max_retries
+        if final:
+            self._give_up(book, failure, now)
+        elif worker is None:
+            book.frontier.add(single(failure.index))  # it must not run before its pre-check agrees
+        else:
+            self._run_again(book, failure.index, worker, now)
+        return ev.TellFailure(task=book.plan.number, failure=failure, final=final)
+
+    def not_run(self, book: TaskBook, indices: Indices, now: float) -> None:
+        """Blocks were handed out, but are given back."""
+        book.blocks.move(indices, Cause.GIVEN_BACK, now)
+        book.put_back(indices)
+        self._touched.add(book.plan.number)
+
+    def lost(self, lease: Lease, now: float) -> list[ev.Instruction]:
+        """A worker ended while it ran a lease; one of the blocks that it has not reported may have been the cause."""
+        book = self._books[lease.task]
+        if len(lease.outstanding) == 1:  # no other block can have been the cause
+            index = int(lease.outstanding[0])
+            book.mishaps[index].losses += 1
+            if book.mishaps[index].losses == MOST_LOSSES:
+                failure = ev.BlockFailure(index=index, error=f"{MOST_LOSSES} workers ended while they ran this block")
+                self._give_up(book, failure, now)
+                return [ev.TellFailure(task=lease.task, failure=failure, final=True)]
+        for index in lease.outstanding.tolist():
+            self._run_again(book, index, lease.worker, now)
+        return []
+
+    def _run_again(self, book: TaskBook, index: int, worker: int, now: float) -> None:
+        """A block runs once more, alone, and not on the same worker if there is another."""
+        book.blocks.move(single(index), Cause.GIVEN_BACK, now)
+        book.mishaps[index].workers.add(worker)
+        book.frontier.again[index] = book.mishaps[index].workers
+        self._touched.add(book.plan.number)
+
+    def _give_up(self, book: TaskBook, failure: ev.BlockFailure, now: float) -> None:
+        book.blocks.move(single(failure.index), Cause.GIVEN_UP, now)
+        book.give_up(failure)
+        self._touched.add(book.plan.number)
+        self._touched |= orphan(self._books, book.plan.number, single(failure.index), now)
