@@ -50,6 +50,7 @@ def work(link: Link, function: Callable[[Block], Any]) -> None:
     clock = time.perf_counter
     while (found := link.next_block()) is not None:
         given, block = found
+        block.status = BlockStatus.PROCESSING
         failure = None
         began = clock()
         try:
