@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.environments import TITLES
-from benchmarks.questions import CORES, MAKERS, question
+from benchmarks.questions import MAKERS, question
 from benchmarks.session import Record
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.measure import Measurement
-    from benchmarks.questions import Figure
+    from benchmarks.question import Figure
 
 OURS = "blockflow"
 
@@ -188,6 +188,6 @@ def _noise(record: Record) -> str:
     others = sum(max(0.0, taken.measured.other_cpu_seconds) for taken in record.taken)
     if not wall:
         return "Nothing was measured."
-    share = 100 * others / (wall * (record.machine["cores"] or CORES))
+    share = 100 * others / (wall * record.machine["cores"])
     noisy = " **The machine was not quiet.**" if share > NOISE else ""
     return f"Other processes used {share:.0f} % of the machine meanwhile.{noisy}"

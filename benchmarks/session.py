@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.environments import EnvironmentFailedError, ensure
 from benchmarks.machine import describe_machine
 from benchmarks.measure import Measurement, interleave, run
-from benchmarks.questions import CASES, script
+from benchmarks.question import CASES, script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from benchmarks.environments import Environment
-    from benchmarks.questions import Question, Run
+    from benchmarks.question import Question, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

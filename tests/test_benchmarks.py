@@ -19,7 +19,8 @@ from benchmarks import measure, report
 from benchmarks.environments import PEERS, TITLES, Environment, EnvironmentFailedError, environment, requirements
 from benchmarks.measure import Measurement
 from benchmarks.plot import draw
-from benchmarks.questions import CASES, MAKERS, Figure, Question, Run, question
+from benchmarks.question import CASES, Figure, Question, Run
+from benchmarks.questions import MAKERS, question
 from benchmarks.session import Contenders, Record, Taken, ask
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")

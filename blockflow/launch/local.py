@@ -132,6 +132,7 @@ class LocalLauncher:
         for pid in asked:
             _signal(pid, signal.SIGKILL)  # what a worker left behind in its session
         if self._forge is not None:
+            self._forge.kill()  # it has nothing to finish
             self._forge.wait()
             self._forget_forge()
 

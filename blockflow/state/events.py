@@ -40,7 +40,7 @@ class Phase(Enum):
 
 
 class WorkerJoined(Struct, frozen=True, kw_only=True):
-    """A client has connected and is known to belong to a task."""
+    """A client has connected and is known to belong to a task; or is back, and keeps what it held."""
 
     worker: int
     task: int
@@ -172,7 +172,7 @@ class RecallLease(Struct, frozen=True, kw_only=True):
 
 
 class DismissWorker(Struct, frozen=True, kw_only=True):
-    """Tell a worker that there is nothing more for it."""
+    """Tell a worker that there is nothing more for it; what it holds it may finish or return."""
 
     worker: int
 

@@ -20,9 +20,9 @@ from blockflow.plan.graph import DependencyGraph
 from blockflow.plan.plan import Plan, compile_plan
 from blockflow.state import events as ev
 from blockflow.state.by_hand import ByHand
-from blockflow.state.fates import Fates
 from blockflow.state.handout import Handout, WorkerBook
 from blockflow.state.leases import Lease, Leases
+from blockflow.state.outcomes import Outcomes
 from blockflow.state.task_book import NOTHING, TaskBook, TaskState
 from blockflow.state.transitions import Cause
 from blockflow.state.validation import validate
@@ -79,7 +79,9 @@ class Scheduler:
         self._workers: dict[int, WorkerBook] = {}
         self._handout = Handout(self._books, self._leases, self._workers, largest_lease)
         self._by_hand = ByHand(self)
-        self._fates = Fates(self._books)
+        self._touched = set(range(len(self._books)))
+        """Tasks to which something happened."""
+        self._outcomes = Outcomes(self._books, self._touched)
 
     # ---------------------------------------------------------------------------------------------- questions
 
@@ -162,7 +164,7 @@ class Scheduler:
                 self._disconnected(event.worker)
             case ev.ProcessEnded():
                 self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how)
-                self._fates.touched.add(event.task)
+                self._touched.add(event.task)
             case ev.BlocksChecked():
                 done += self._checked(event, now)
             case ev.Ticked():
@@ -172,7 +174,9 @@ class Scheduler:
             case _:
                 assert_never(event)
         reporter = event.worker if isinstance(event, ev.BlocksReported) else None
-        return done + self._handout.follow_up(self._fates.take_touched(), now, reporter)
+        done += self._handout.follow_up(self._touched, now, reporter)
+        self._touched.clear()
+        return done
 
     def _joined(self, event: ev.WorkerJoined) -> None:
         """A worker is there, or there again with what it held when its connection was lost."""
@@ -182,20 +186,20 @@ class Scheduler:
         self._workers[event.worker] = WorkerBook(task=event.task, process=event.process)
         self._books[event.task].workers.add(event.worker)
         self._books[event.task].asking.pop(event.worker, None)
-        self._fates.touched.add(event.task)
+        self._touched.add(event.task)
 
     def _asked(self, worker: int, now: float) -> None:
         book = self._books[self._known(worker).task]
         self._leases.renew(worker, now)
         if worker in book.workers:
             book.asking.setdefault(worker, now)
-            self._fates.touched.add(book.plan.number)
+            self._touched.add(book.plan.number)
 
     def _alive(self, worker: int, now: float) -> None:
         book = self._books[self._known(worker).task]
         self._leases.renew(worker, now)
         if book.frontier.again:  # they may have waited for another worker, which does not come
-            self._fates.touched.add(book.plan.number)
+            self._touched.add(book.plan.number)
 
     def _reported(self, event: ev.BlocksReported, now: float) -> list[ev.Instruction]:
         book = self._books[self._known(event.worker).task]
@@ -210,7 +214,7 @@ class Scheduler:
         lease.reported = event.upto
         if event.upto == len(lease.indices):
             self._leases.end(lease)
-        self._fates.touched.add(book.plan.number)
+        self._touched.add(book.plan.number)
         book.pace.measured(len(reported), event.seconds)
         good = reported
         if event.failures:
@@ -219,9 +223,8 @@ class Scheduler:
             book.verifying.update(dict.fromkeys(good.tolist(), event.worker))
             done.append(ev.RunChecks(task=book.plan.number, phase=ev.Phase.AFTER, indices=good))
         elif len(good):
-            self._fates.end(book, good, Cause.FINISHED, now)
-        for failure in event.failures:
-            done += self._fates.failed(book, failure, event.worker, now)
+            self._outcomes.satisfied(book, good, Cause.FINISHED, now)
+        done += [self._outcomes.failed(book, failure, event.worker, now) for failure in event.failures]
         return done + self._count_failures_in_a_row(event, len(good))
 
     def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int) -> list[ev.Instruction]:
@@ -251,7 +254,7 @@ class Scheduler:
         lease.indices = lease.indices[: event.kept]
         if lease.reported == event.kept:
             self._leases.end(lease)
-        self._fates.put_back(lease.task, returned, now)
+        self._outcomes.not_run(self._books[lease.task], returned, now)
 
     def _left(self, event: ev.WorkerLeft, now: float) -> list[ev.Instruction]:
         if event.worker not in self._workers:
@@ -281,7 +284,7 @@ class Scheduler:
         if self._handout.stopping:
             return []
         self._handout.stopping = True
-        self._fates.touched.update(range(len(self._books)))
+        self._touched.update(range(len(self._books)))
         return [
             ev.RecallLease(worker=lease.worker, lease=lease.number)
             for lease in self._leases
@@ -290,28 +293,26 @@ class Scheduler:
 
     def _checked(self, event: ev.BlocksChecked, now: float) -> list[ev.Instruction]:
         book = self._books[event.task]
-        self._fates.touched.add(event.task)
-        done: list[ev.Instruction] = []
+        self._touched.add(event.task)
         if event.phase is ev.Phase.BEFORE:
             total = len(event.passed) + len(event.refused) + len(event.failures)
             book.check_pace.measured(total, event.seconds)
             book.being_checked = NOTHING
             if len(event.passed):
-                self._fates.end(book, event.passed, Cause.FOUND_DONE, now)
+                self._outcomes.satisfied(book, event.passed, Cause.FOUND_DONE, now)
             book.cleared.add(event.refused)
-            for failure in event.failures:
-                done += self._fates.failed(book, failure, None, now)
-            return done
+            return [self._outcomes.failed(book, failure, None, now) for failure in event.failures]
         if len(event.passed):
             for index in event.passed.tolist():
                 del book.verifying[index]
-            self._fates.end(book, event.passed, Cause.FINISHED, now)
+            self._outcomes.satisfied(book, event.passed, Cause.FINISHED, now)
         refused = tuple(
             ev.BlockFailure(index=index, error="refused by the post-check") for index in event.refused.tolist()
         )
-        for failure in refused + event.failures:
-            done += self._fates.failed(book, failure, book.verifying.pop(failure.index), now)
-        return done
+        return [
+            self._outcomes.failed(book, failure, book.verifying.pop(failure.index), now)
+            for failure in refused + event.failures
+        ]
 
     # -------------------------------------------------------------------------------- what events have in common
 
@@ -321,10 +322,10 @@ class Scheduler:
         for lease in self._leases.of_worker(worker):
             self._leases.end(lease)
             if suspicious:
-                done += self._fates.lose(lease, now)
+                done += self._outcomes.lost(lease, now)
                 suspicious = False  # it runs its leases in order, so it had not begun the others
             else:
-                self._fates.put_back(lease.task, lease.outstanding, now)
+                self._outcomes.not_run(self._books[lease.task], lease.outstanding, now)
         return done
 
     def _known(self, worker: int) -> WorkerBook:
@@ -338,7 +339,7 @@ class Scheduler:
         book = self._books[self._workers[worker].task]
         book.workers.discard(worker)
         book.asking.pop(worker, None)
-        self._fates.touched.add(book.plan.number)
+        self._touched.add(book.plan.number)
 
     def validate(self) -> None:
         """Recount everything from scratch; for tests.

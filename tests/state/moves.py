@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 def live(random: Random, most_steps: int) -> World:
     """A random life of a scheduler of a random plan; at the end no more goes wrong, and it has to finish."""
-    world = World(random_plan(random), largest_lease=random.choice((1, 2, 5)))
-    weights: list[float] = [random.choice((0, 1, 1, 5)) if move in _FAULTS else 5 for move in _MOVES]
-    weights[_MOVES.index(_stop)] = random.choice((0, 0, 0, 0.2))
+    world = World(
+        random_plan(random), largest_lease=random.choice((1, 2, 5, 5)), most_workers=random.choice((1, 2, 3, 8))
+    )
+    weights: list[float] = [random.choice((0, 1, 1, 5, 20)) if move in _FAULTS else 5 for move in _MOVES]
+    weights[_MOVES.index(_stop)] = random.choice((0, 0, 0, 0.5))
     for _ in range(random.randint(0, most_steps)):
         random.choices(_MOVES, weights)[0](world, random)
     world.finish()
@@ -45,12 +47,12 @@ def _held(world: World) -> list[tuple[GhostWorker, GhostLease]]:
 
 
 def _join_by_hand(world: World, random: Random) -> None:
-    if len(world.workers) < 8:
+    if len(world.workers) < world.most_workers:
         world.join(random.randrange(len(world.plan.tasks)))
 
 
 def _join_from_process(world: World, random: Random) -> None:
-    if world.processes and len(world.workers) < 8:
+    if world.processes and len(world.workers) < world.most_workers:
         process = random.choice(sorted(world.processes))
         world.join(world.processes[process], process)
 
@@ -170,6 +172,15 @@ def _leave(world: World, random: Random) -> None:
         world.leave(random.choice(list(world.workers.values())), crashed=random.random() < 0.7)
 
 
+def _crash_in_a_block(world: World, random: Random) -> None:
+    """Again and again: what runs again comes first, so some lives find blocks that seem to kill their workers."""
+    if workers := [worker for worker in _connected(world) if not worker.dismissed]:
+        worker = random.choice(workers)
+        world.ask(worker)
+        if worker.live:
+            world.leave(worker, crashed=True)
+
+
 def _leave_twice(world: World, random: Random) -> None:
     if world.gone:
         world.leave_again(random.choice(list(world.gone.values())))
@@ -217,6 +228,7 @@ _FAULTS: list[Callable[[World, Random], None]] = [
     _break_the_rules,
     _give_back,
     _leave,
+    _crash_in_a_block,
     _leave_twice,
     _disconnect,
     _rejoin,
@@ -231,6 +243,8 @@ _MOVES: list[Callable[[World, Random], None]] = [
     _join_from_process,
     _ask,
     _ask,
+    _ask,
+    _report,
     _report,
     _report,
     _heartbeat,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockflow.state import consequences
 from tests.state.moves import live
 
 
@@ -20,5 +21,14 @@ def test_promises_are_kept(random: Random) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_promises_are_kept_in_many_long_lives(seed: int) -> None:
     random = Random(seed)
-    for _ in range(50):
+    for _ in range(30):
         live(random, most_steps=150)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_promises_are_kept_when_few_blocks_are_looked_at_together(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in tasks of millions of blocks that all wait for a few."""
+    monkeypatch.setattr(consequences, "_MOST_TARGETS", most)
+    random = Random(most)
+    for _ in range(20):
+        live(random, most_steps=80)

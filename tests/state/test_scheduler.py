@@ -8,7 +8,7 @@ import pytest
 from blockflow.errors import InvalidTransition, RemoteProtocolError
 from blockflow.plan.plan import compile_plan
 from blockflow.state import events as ev
-from blockflow.state.fates import MOST_LOSSES
+from blockflow.state.outcomes import MOST_LOSSES
 from blockflow.state.scheduler import LEASE_SECONDS, Scheduler
 from blockflow.state.transitions import BlockState, Cause
 from tests.state.desk import Desk, checks, dismissed, failures, granted, stale, started

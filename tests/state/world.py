@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,13 @@ import numpy as np
 
 from blockflow.plan.plan import Plan, TaskPlan, single
 from blockflow.state import events as ev
-from blockflow.state.fates import MOST_LOSSES
+from blockflow.state.outcomes import MOST_LOSSES
 from blockflow.state.scheduler import Scheduler
+from blockflow.state.task_book import Mishaps
 from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from blockflow.geometry import Box
 
@@ -105,8 +107,9 @@ class GhostWorker:
 class World:
     """A scheduler, the facts about it, and ways to make things happen."""
 
-    def __init__(self, plan: Plan, *, largest_lease: int = 4) -> None:
+    def __init__(self, plan: Plan, *, largest_lease: int, most_workers: int) -> None:
         self.plan = plan
+        self.most_workers = most_workers
         self.largest_lease = largest_lease
         self.scheduler = Scheduler(plan, largest_lease=largest_lease, lease_seconds=LEASE)
         self.now = 0.0
@@ -148,7 +151,7 @@ class World:
         self._handle(ev.BlocksAsked(worker=worker.number))
 
     def report(
-        self, worker: GhostWorker, lease: GhostLease, upto: int, fails: Collection[int] = (), seconds: float = 0.01
+        self, worker: GhostWorker, lease: GhostLease, upto: int, fails: Collection[int] = (), seconds: float = 0.0
     ) -> None:
         """Report the blocks up to a position; `fails` are indices of blocks that failed."""
         fresh = lease.blocks[lease.reported : upto] if lease.live else []
@@ -443,10 +446,11 @@ class World:
 
     def _over(self, task: int) -> bool:
         """Nothing can happen in a task, unless a new worker comes by itself."""
-        states = [self._expected_state(block) for block in self._of_task(task)]
-        if all(state in _ENDED for state in states):
+        blocks = [block for key, block in self.blocks.items() if key[0] == task]
+        states = {state for key, state in self._states().items() if key[0] == task}
+        if states.issubset(_ENDED):
             return True
-        if BlockState.RUNNING in states or any(block.checking for block in self._of_task(task)):
+        if BlockState.RUNNING in states or any(block.checking for block in blocks):
             return False
         pool = self.scheduler.book(task).pool
         if pool.exhausted and not any(worker.task == task for worker in self.workers.values()):
@@ -487,15 +491,19 @@ class World:
 
     def _compare(self) -> None:
         """Every block is where the facts say, and the numbers that people see are a recount."""
-        states = self.scheduler.task_states
+        states = self._states()
         for task in self.plan.tasks:
-            expected = [self._expected_state(block) for block in self._of_task(task.number)]
-            found = [BlockState(state) for state in self.scheduler.book(task.number).blocks.states.tolist()]
-            for block, state, place in zip(self._of_task(task.number), expected, range(len(found)), strict=True):
-                if found[place] is BlockState.PENDING and not block.upstream:
-                    found[place] = BlockState.READY  # a root that nobody has drawn
-                assert found[place] is state, (block.key, found[place], state)
-            numbers = states[task.task_id]
+            book = self.scheduler.book(task.number)
+            expected = [states[task.number, index] for index in range(task.grid.size)]
+            for index, found in enumerate(book.blocks.states.tolist()):
+                block = self.blocks[task.number, index]
+                undrawn = found == BlockState.PENDING and not block.upstream  # a root, which is ready all the same
+                assert expected[index] == (BlockState.READY if undrawn else found), (block.key, found, expected[index])
+                mishaps = book.mishaps.get(index, Mishaps())
+                over = block.ended is not None
+                assert mishaps.failures == (0 if over else len(block.failed_on)), "failures of the user's code"
+                assert mishaps.losses == (0 if over else block.killed), "lost workers"
+            numbers = self.scheduler.task_states[task.task_id]
             assert numbers.total_block_count == len(expected)
             assert numbers.pending_count == expected.count(BlockState.PENDING)
             assert numbers.ready_count == expected.count(BlockState.READY)
@@ -506,33 +514,32 @@ class World:
             assert numbers.orphaned_count == expected.count(BlockState.ORPHANED)
             assert numbers.is_done() == all(state in _ENDED for state in expected)
 
-    def _of_task(self, task: int) -> Iterable[GhostBlock]:
-        return (self.blocks[task, index] for index in range(self.plan.tasks[task].grid.size))
-
-    def _expected_state(self, block: GhostBlock) -> BlockState:
-        if block.ended is not None:
-            return block.ended
-        if block.holder is not None or block.ran_on is not None:
-            return BlockState.RUNNING
-        above = [self.blocks[key] for key in block.upstream]
-        if any(self._given_up(other) for other in above):
-            return BlockState.ORPHANED
-        if all(other.ended in (BlockState.DONE, BlockState.SKIPPED) for other in above):
-            return BlockState.READY
-        return BlockState.PENDING
-
-    def _given_up(self, block: GhostBlock) -> bool:
-        """Failed, or a descendant of something that has."""
-        if block.ended is not None:
-            return block.ended is BlockState.FAILED
-        return any(self._given_up(self.blocks[key]) for key in block.upstream)
+    def _states(self) -> dict[Key, BlockState]:
+        """Where every block stands, from the facts."""
+        states: dict[Key, BlockState] = {}
+        for key, block in self.blocks.items():  # upstream first
+            above = {states[other] for other in block.upstream}
+            if block.ended is not None:
+                states[key] = block.ended
+            elif block.holder is not None or block.ran_on is not None:
+                states[key] = BlockState.RUNNING
+            elif BlockState.FAILED in above or BlockState.ORPHANED in above:
+                states[key] = BlockState.ORPHANED
+            elif above <= {BlockState.DONE, BlockState.SKIPPED}:
+                states[key] = BlockState.READY
+            else:
+                states[key] = BlockState.PENDING
+        return states
 
 
 _ENDED = (BlockState.DONE, BlockState.FAILED, BlockState.ORPHANED, BlockState.SKIPPED)
 
 
 def ghosts(plan: Plan) -> dict[Key, GhostBlock]:
-    """All blocks; across tasks, and for conflicts, by comparing boxes, within a task by the levels of the plan."""
+    """All blocks, upstream first.
+
+    Across tasks, and for conflicts, boxes are compared one by one; within a task the levels of the plan decide.
+    """
     found = {}
     for task in plan.tasks:
         for index in range(task.grid.size):
@@ -543,7 +550,7 @@ def ghosts(plan: Plan) -> dict[Key, GhostBlock]:
                 upstream |= {
                     (number, other)
                     for other in range(grid.size)
-                    if meet(grid.write_box(other), task.grid.read_box(index))
+                    if _meet(grid.write_box(other), task.grid.read_box(index))
                 }
             conflicts = {
                 (task.number, other)
@@ -552,15 +559,16 @@ def ghosts(plan: Plan) -> dict[Key, GhostBlock]:
             }
             key = (task.number, index)
             found[key] = GhostBlock(key=key, upstream=frozenset(upstream), conflicts=frozenset(conflicts))
-    return found
+    order = TopologicalSorter({key: block.upstream for key, block in found.items()}).static_order()
+    return {key: found[key] for key in order}
 
 
 def _conflict(task: TaskPlan, one: int, other: int) -> bool:
     grid = task.grid
-    return meet(grid.write_box(one), grid.read_box(other)) or meet(grid.read_box(one), grid.write_box(other))
+    return _meet(grid.write_box(one), grid.read_box(other)) or _meet(grid.read_box(one), grid.write_box(other))
 
 
-def meet(one: Box, other: Box) -> bool:
+def _meet(one: Box, other: Box) -> bool:
     return all(max(a[0], b[0]) < min(a[1], b[1]) for a, b in zip(one, other, strict=True))
 
 

@@ -1,7 +1,7 @@
-"""Fates: what becomes of blocks that ended, failed, were lost, or were handed out in vain?
+"""What becomes of blocks that were handed out: done, failed, lost, or not run at all?
 
-Failures of the user's code and lost workers are counted apart: a block fails for good after one failure more than its
-task allows, or when it has killed five workers while no other block can have been the cause.
+Failures of the user's code and lost workers are counted apart: the first cost a block its retries, the second only find
+out, after many, that the block itself ends its workers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from blockflow.state.consequences import orphan, release
 from blockflow.state.transitions import Cause
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blockflow.plan.slices import Indices
     from blockflow.state.leases import Lease
     from blockflow.state.task_book import TaskBook
@@ -22,28 +24,27 @@ MOST_LOSSES = 5
 """Workers that one block may kill before it fails for good (HyperQueue's figure)."""
 
 
-class Fates:
-    """Moves blocks to where an event sends them, and notes which tasks that concerns."""
+class Outcomes:
+    """Changes the state of blocks that ended, and of those that wait for them; shares the books of the scheduler.
 
-    def __init__(self, books: list[TaskBook]) -> None:
+    Args:
+        books: Of all tasks.
+        touched: Collects the tasks in which something changed.
+    """
+
+    def __init__(self, books: Sequence[TaskBook], touched: set[int]) -> None:
         self._books = books
-        self.touched = set(range(len(books)))
-        """Tasks to which something happened since the last look."""
+        self._touched = touched
 
-    def take_touched(self) -> set[int]:
-        """Tasks to which something happened since the last call."""
-        touched, self.touched = self.touched, set()
-        return touched
-
-    def end(self, book: TaskBook, indices: Indices, cause: Cause, now: float) -> None:
+    def satisfied(self, book: TaskBook, indices: Indices, cause: Cause, now: float) -> None:
         """Blocks are done or skipped."""
         book.blocks.move(indices, cause, now)
         book.forget_mishaps(indices)
-        self.touched.add(book.plan.number)
-        self.touched |= release(self._books, book.plan.number, indices, now)
+        self._touched.add(book.plan.number)
+        self._touched |= release(self._books, book.plan.number, indices, now)
 
-    def failed(self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> list[ev.Instruction]:
-        """An attempt failed in the user's code: on a worker, or in the pre-check."""
+    def failed(self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> ev.TellFailure:
+        """An attempt failed in the user's code: on a worker, or (None) in the pre-check."""
         book.mishaps[failure.index].failures += 1
         final = book.mishaps[failure.index].failures > book.plan.task.max_retries
         if final:
@@ -52,10 +53,16 @@ class Fates:
             book.frontier.add(single(failure.index))  # it must not run before its pre-check agrees
         else:
             self._run_again(book, failure.index, worker, now)
-        return [ev.TellFailure(task=book.plan.number, failure=failure, final=final)]
+        return ev.TellFailure(task=book.plan.number, failure=failure, final=final)
 
-    def lose(self, lease: Lease, now: float) -> list[ev.Instruction]:
-        """A worker was lost that was running one of the outstanding blocks of a lease."""
+    def not_run(self, book: TaskBook, indices: Indices, now: float) -> None:
+        """Blocks were handed out, but are given back."""
+        book.blocks.move(indices, Cause.GIVEN_BACK, now)
+        book.put_back(indices)
+        self._touched.add(book.plan.number)
+
+    def lost(self, lease: Lease, now: float) -> list[ev.Instruction]:
+        """A worker ended while it ran a lease; one of the blocks that it has not reported may have been the cause."""
         book = self._books[lease.task]
         if len(lease.outstanding) == 1:  # no other block can have been the cause
             index = int(lease.outstanding[0])
@@ -68,21 +75,15 @@ class Fates:
             self._run_again(book, index, lease.worker, now)
         return []
 
-    def put_back(self, task: int, indices: Indices, now: float) -> None:
-        """Blocks were handed out, but not run."""
-        self._books[task].blocks.move(indices, Cause.GIVEN_BACK, now)
-        self._books[task].put_back(indices)
-        self.touched.add(task)
-
     def _run_again(self, book: TaskBook, index: int, worker: int, now: float) -> None:
         """A block runs once more, alone, and not on the same worker if there is another."""
         book.blocks.move(single(index), Cause.GIVEN_BACK, now)
         book.mishaps[index].workers.add(worker)
         book.frontier.again[index] = book.mishaps[index].workers
-        self.touched.add(book.plan.number)
+        self._touched.add(book.plan.number)
 
     def _give_up(self, book: TaskBook, failure: ev.BlockFailure, now: float) -> None:
         book.blocks.move(single(failure.index), Cause.GIVEN_UP, now)
         book.give_up(failure)
-        self.touched.add(book.plan.number)
-        self.touched |= orphan(self._books, book.plan.number, single(failure.index), now)
+        self._touched.add(book.plan.number)
+        self._touched |= orphan(self._books, book.plan.number, single(failure.index), now)

@@ -1,0 +1,206 @@
+"""Would the judge of random lives notice a scheduler that breaks its promises?
+
+Each of these bugs is put into the scheduler, whose own recount is switched off. Lives are lived until one is found out.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blockflow.plan.conflicts import Levels, levels_of
+from blockflow.plan.plan import TaskPlan, single
+from blockflow.state import events as ev
+from blockflow.state import outcomes
+from blockflow.state.frontier import Smallest
+from blockflow.state.handout import Handout
+from blockflow.state.leases import Lease, Leases
+from blockflow.state.outcomes import Outcomes
+from blockflow.state.pool import Pool
+from blockflow.state.scheduler import Scheduler
+from tests.state.moves import live
+
+if TYPE_CHECKING:
+    from blockflow.plan.grid import Grid
+    from blockflow.plan.slices import Indices
+    from blockflow.state.task_book import TaskBook
+
+
+def grants_before_all_inputs_are_done(patch: pytest.MonkeyPatch) -> None:
+    fan_in = TaskPlan.fan_in
+    patch.setattr(TaskPlan, "fan_in", lambda task, indices: fan_in(task, indices).clip(max=1))
+
+
+def forgets_conflicts(patch: pytest.MonkeyPatch) -> None:
+    def levels(grid: Grid, *, read_write_conflict: bool) -> Levels:
+        return levels_of(grid, read_write_conflict=read_write_conflict and grid.size == 0)
+
+    patch.setattr("blockflow.plan.plan.levels_of", levels)
+
+
+def accepts_reports_of_anybody(patch: pytest.MonkeyPatch) -> None:
+    def held(leases: Leases, number: int, _: int) -> Lease | None:
+        return next((lease for lease in leases if lease.number == number), None)
+
+    patch.setattr(Leases, "held", held)
+
+
+def never_takes_a_lease_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leases, "expired", lambda leases, now: [])
+
+
+def takes_a_lease_back_too_early(patch: pytest.MonkeyPatch) -> None:
+    expired = Leases.expired
+    patch.setattr(Leases, "expired", lambda leases, now: expired(leases, now + 20.0))
+
+
+def counts_the_deadline_from_the_grant(patch: pytest.MonkeyPatch) -> None:
+    def renew(leases: Leases, worker: int, now: float) -> None:
+        if leases._deadlines.get(worker) == now:
+            leases._deadlines[worker] = now + 63.0
+
+    patch.setattr(Leases, "renew", renew)
+
+
+def uses_attempt_numbers_again(patch: pytest.MonkeyPatch) -> None:
+    grant = Leases.grant
+
+    def again(leases: Leases, worker: int, task: int, indices: Indices, now: float) -> Lease:
+        leases._next_attempt = 1
+        return grant(leases, worker, task, indices, now)
+
+    patch.setattr(Leases, "grant", again)
+
+
+def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
+    def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.TellFailure]:
+        book = book_of._books[lease.task]
+        failures = [ev.BlockFailure(index=index, error="lost") for index in lease.outstanding.tolist()]
+        return [book_of.failed(book, failure, lease.worker, now) for failure in failures]
+
+    patch.setattr(Outcomes, "lost", lost)
+
+
+def never_finds_the_block_that_kills(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "MOST_LOSSES", 1_000)
+
+
+def blames_blocks_that_were_fetched_ahead(patch: pytest.MonkeyPatch) -> None:
+    def lose(scheduler: Scheduler, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
+        done: list[ev.Instruction] = []
+        for lease in scheduler._leases.of_worker(worker):
+            scheduler._leases.end(lease)
+            if suspicious:
+                done += scheduler._outcomes.lost(lease, now)
+            else:
+                scheduler._outcomes.not_run(scheduler._books[lease.task], lease.outstanding, now)
+        return done
+
+    patch.setattr(Scheduler, "_lose", lose)
+
+
+def forgets_orphans(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "orphan", lambda books, task, indices, now: set())
+
+
+def forgets_to_release(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "release", lambda books, task, indices, now: set())
+
+
+def runs_a_block_whose_pre_check_raised(patch: pytest.MonkeyPatch) -> None:
+    failed = Outcomes.failed
+
+    def run(book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> Any:
+        if worker is not None or book.mishaps[failure.index].failures == book.plan.task.max_retries:
+            return failed(book_of, book, failure, worker, now)
+        book.mishaps[failure.index].failures += 1
+        book.cleared.add(single(failure.index))
+        return ev.TellFailure(task=book.plan.number, failure=failure, final=False)
+
+    patch.setattr(Outcomes, "failed", run)
+
+
+def goes_on_after_a_stop(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Scheduler, "_stop", lambda scheduler: [])
+
+
+def dismisses_workers_while_their_task_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Handout, "_is_over", lambda handout, book: not book.ready)
+
+
+def never_dismisses_anybody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Handout, "_is_over", lambda handout, book: False)
+
+
+def mixes_blocks_that_run_again_with_others(patch: pytest.MonkeyPatch) -> None:
+    def run_again(book_of: Outcomes, book: TaskBook, index: int, worker: int, now: float) -> None:
+        book_of.not_run(book, single(index), now)
+
+    patch.setattr(Outcomes, "_run_again", run_again)
+
+
+def gives_a_retry_back_to_the_same_worker(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Handout, "_another_comes", lambda handout, book, avoid, reporter: False)
+
+
+def grants_blocks_in_no_order(patch: pytest.MonkeyPatch) -> None:
+    take = Smallest.take
+    patch.setattr(Smallest, "take", lambda bag, at_most, below=None: take(bag, at_most, below=below)[::-1])
+
+
+def grants_too_much(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Scheduler.__init__, "__kwdefaults__", {"largest_lease": 1, "lease_seconds": 60.0})
+    draw = Handout._draw
+    patch.setattr(Handout, "_draw", lambda handout, book, at_most, now: draw(handout, book, at_most + 1, now))
+
+
+def starts_too_many_processes(patch: pytest.MonkeyPatch) -> None:
+    wanted = Pool.wanted
+    patch.setattr(
+        Pool, "wanted", lambda pool, blocks: wanted(pool, blocks) + (not pool.gave_up and len(pool.alive) < 5)
+    )
+
+
+def keeps_what_a_lost_connection_left(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Scheduler, "_disconnected", lambda scheduler, worker: None)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        grants_before_all_inputs_are_done,
+        forgets_conflicts,
+        accepts_reports_of_anybody,
+        never_takes_a_lease_back,
+        takes_a_lease_back_too_early,
+        counts_the_deadline_from_the_grant,
+        uses_attempt_numbers_again,
+        counts_losses_as_failures,
+        never_finds_the_block_that_kills,
+        blames_blocks_that_were_fetched_ahead,
+        forgets_orphans,
+        forgets_to_release,
+        runs_a_block_whose_pre_check_raised,
+        goes_on_after_a_stop,
+        dismisses_workers_while_their_task_waits,
+        never_dismisses_anybody,
+        mixes_blocks_that_run_again_with_others,
+        gives_a_retry_back_to_the_same_worker,
+        grants_blocks_in_no_order,
+        grants_too_much,
+        starts_too_many_processes,
+        keeps_what_a_lost_connection_left,
+    ],
+)
+def test_a_bug_is_found_out(bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug(monkeypatch)
+    monkeypatch.setattr(Scheduler, "validate", lambda scheduler: None)
+    with pytest.raises((AssertionError, KeyError, ValueError, pytest.fail.Exception)):
+        live_often(Random(0))
+
+
+def live_often(random: Random) -> None:
+    for _ in range(500):
+        live(random, most_steps=150)
