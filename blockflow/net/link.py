@@ -241,27 +241,27 @@ class Link:
     # ------------------------------------------------------------------------------------- the second thread
 
     def _keep_alive(self) -> None:
-        selector = selectors.DefaultSelector()
-        selector.register(self._socket, selectors.EVENT_READ)
-        next_heartbeat = _now() + self._session.heartbeat_seconds
-        while True:
-            with self._changed:
-                if self._closed:
-                    return
-                now = _now()
-                self._receive()
-                if now >= next_heartbeat:
-                    self._session.heartbeat(now)
-                    next_heartbeat = now + self._session.heartbeat_seconds
-                self._flush()
-                self._changed.notify_all()
-                lost = self._lost is not None
-                self._watch(now)
-                wait = self._until_due(now, next_heartbeat)
-            if lost:
-                time.sleep(min(wait, 0.1))
-            else:
-                selector.select(wait)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            next_heartbeat = _now() + self._session.heartbeat_seconds
+            while True:
+                with self._changed:
+                    if self._closed:
+                        return
+                    now = _now()
+                    self._receive()
+                    if now >= next_heartbeat:
+                        self._session.heartbeat(now)
+                        next_heartbeat = now + self._session.heartbeat_seconds
+                    self._flush()
+                    self._changed.notify_all()
+                    lost = self._lost is not None
+                    self._watch(now)
+                    wait = self._until_due(now, next_heartbeat)
+                if lost:
+                    time.sleep(min(wait, 0.1))
+                else:
+                    selector.select(wait)
 
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""
