@@ -46,7 +46,9 @@ def folder(tmp_path: Path) -> Path:
 def script(folder: Path, text: str) -> Path:
     """A worker script; it finds the package under test."""
     path = folder.parent / "worker_of_a_user.py"
-    path.write_text(f"import sys\nsys.path.insert(0, {str(Path(blockflow.__file__).parents[1])!r})\n" + textwrap.dedent(text))
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(blockflow.__file__).parents[1])!r})\n" + textwrap.dedent(text)
+    )
     return path
 
 
@@ -240,7 +242,10 @@ def test_a_script_without_context_says_so(folder: Path) -> None:
     path = script(folder, WORKER)
     bare = {key: value for key, value in os.environ.items() if key != Context.ENV_VARIABLE}
     said = fails(path, bare, folder)
-    assert "this process has no context (DAISY_CONTEXT is not set): a worker script is started by the process_function" in said
+    assert (
+        "this process has no context (DAISY_CONTEXT is not set): a worker script is started by the process_function"
+        in said
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "hostname=a:port=3", "[1]", '{"task_id": 3}'])
@@ -298,7 +303,9 @@ def test_a_client_that_has_not_asked_when_its_run_ends_ends_well(folder: Path) -
 
     def start(context: Context) -> None:
         left = os.environ | {Context.ENV_VARIABLE: context.to_env()}
-        started.append(subprocess.Popen([sys.executable, str(path)], env=left, cwd=folder.parent, stderr=subprocess.PIPE))
+        started.append(
+            subprocess.Popen([sys.executable, str(path)], env=left, cwd=folder.parent, stderr=subprocess.PIPE)
+        )
 
     def process(block: Block) -> None:
         wait_for((folder / "joined").exists)
