@@ -31,7 +31,7 @@ class Client:
 
     Leaving the ``with`` normally reports success. An exception is printed, reported as a failure of the block, and
     does not leave the ``with``, so that the loop goes on with the next block; so does setting ``block.status`` to
-    ``BlockStatus.FAILED``, without an exception.
+    ``BlockStatus.FAILED``, without an exception. ``sys.exit`` is a failure of the block as well, and ends the script.
 
     Args:
         context: The run to work for; taken from the environment if not given.
@@ -43,10 +43,10 @@ class Client:
 
     def __init__(self, context: Context | None = None) -> None:
         self.context = Context.from_env() if context is None else context
+        self._link = open_link(self.context)
         self.task_id = self.context["task_id"]
         worker = self.context.get("worker_id")
         self.worker_id = None if worker is None else int(worker)
-        self._link = open_link(self.context)
         if self._link is not None:
             atexit.register(self._link.close)
 
@@ -64,15 +64,18 @@ class Client:
         given, block = found
         block.status = BlockStatus.PROCESSING
         began = time.perf_counter()
-        failure = None
+        failure = leaving = None
         try:
             yield block
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            leaving = error if isinstance(error, SystemExit) else None
             failure = describe(error)
             sys.stderr.write(f"block {block.block_id}, attempt {block.attempt}:\n{failure.traceback}")
         if failure is None and block.status is BlockStatus.FAILED:
             failure = SAID_FAILED
         self._link.block_done(given, failure, time.perf_counter() - began, asks=False)
+        if leaving is not None:
+            raise leaving
 
     def close(self) -> None:
         """Leave the run; done by itself when the process ends."""

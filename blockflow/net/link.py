@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import select
 import selectors
 import socket
 import ssl
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 """How long one address may take to answer."""
 
+PART_SECONDS = 2.0
+"""How long the driver may take to answer a goodbye by closing the connection."""
+
 EXIT_TIMEOUT = 70
 EXIT_FENCED = 75
 """Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
@@ -42,11 +44,13 @@ EXIT_FENCED = 75
 class Link:
     """A connection to the driver, and the blocks that came over it."""
 
-    def __init__(self, task: str, stream: ssl.SSLSocket, session: WorkerSession, frames: FrameReader) -> None:
+    def __init__(self, task: str, stream: ssl.SSLSocket, path: str) -> None:
         self._task = task
         self._socket = stream
-        self._session = session
-        self._frames = frames
+        self._path = path
+        """The connection file."""
+        self._session = WorkerSession()
+        self._frames = FrameReader(LARGEST_MESSAGE)
         self._changed = threading.Condition()
         """Guards everything here; notified when something was received."""
         self._lost: str | None = None
@@ -73,31 +77,31 @@ class Link:
         if connection.finished:
             return None
         stream = _connect(connection)
-        session = WorkerSession()
-        frames = FrameReader(LARGEST_MESSAGE)
-        host = socket.gethostname()
-        session.hello(run=connection.run, task=task, process=process, host=host, pid=os.getpid(), now=_now())
-        link = cls(task, stream, session, frames)
+        link = cls(task, stream, connection.path)
         try:
-            stream.sendall(link._outgoing())
-            while session.welcome is None and session.refused is None:
-                data = stream.recv(65536)
-                if not data:
-                    raise UnreachableError(
-                        f"the driver of run {connection.run} closed the connection: it may have another key, see "
-                        f"{connection.path}"
-                    )
-                link._take_in(data)
-        except OSError as error:
-            if isinstance(error, UnreachableError):
-                raise
-            raise UnreachableError(f"the connection to run {connection.run} failed: {error}") from error
-        if session.refused is not None:
+            link._join(connection.run, process)
+        except BaseException:
             stream.close()
-            raise ConnectionFileError(f"the driver refuses this worker: {session.refused}")
+            raise
         stream.setblocking(False)
         link._thread.start()
         return link
+
+    def _join(self, run: str, process: int | None) -> None:
+        """Introduce this worker, and wait for the answer."""
+        session, host = self._session, socket.gethostname()
+        session.hello(run=run, task=self._task, process=process, host=host, pid=os.getpid(), now=_now())
+        try:
+            self._socket.sendall(self._outgoing())
+            while session.welcome is None and session.refused is None:
+                data = self._socket.recv(65536)
+                if not data:
+                    raise ConnectionAbortedError("closed by the driver; it may have another key")
+                self._take_in(data)
+        except (OSError, RemoteProtocolError) as error:
+            raise UnreachableError(f"the connection to run {run} failed ({error}), see {self._path}") from error
+        if session.refused is not None:
+            raise ConnectionFileError(f"the driver refuses this worker: {session.refused}")
 
     def next_block(self) -> tuple[Given, Block] | None:
         """The next block; waits until there is one. None if there are no more.
@@ -108,7 +112,8 @@ class Link:
         with self._changed:
             while True:
                 now = _now()
-                given = self._session.next_block(now)
+                self._watch(now)  # this thread may have slept longer than its blocks are its own
+                given = self._session.next_block(now) if self._lost is None else None
                 if given is not None:
                     self._current = given, now
                     self._flush()
@@ -122,6 +127,8 @@ class Link:
                 if self._session.finished or self._closed:
                     return None
                 if self._lost is not None:
+                    if self._run_is_over():
+                        return None
                     raise UnreachableError(self._lost)
                 self._session.ask(now)
                 self._flush()
@@ -154,8 +161,9 @@ class Link:
             self._closed = True
             self._session.goodbye(reason, _now())
             self._flush()
+            self._part()
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes the second thread
         self._thread.join(timeout=1.0)
         self._socket.close()
 
@@ -171,11 +179,31 @@ class Link:
             try:
                 data = data[self._socket.send(data) :]
             except ssl.SSLWantWriteError:
-                select.select([], [self._socket], [], 1.0)
+                self._wait_for(selectors.EVENT_WRITE)
             except ssl.SSLWantReadError:
-                select.select([self._socket], [], [], 1.0)
+                self._wait_for(selectors.EVENT_READ)
             except OSError as error:
                 self._lose(str(error))
+
+    def _part(self) -> None:
+        """Wait until the driver has closed the connection.
+
+        An end that is closed with unread data resets the connection, and what it has sent last may be lost.
+        """
+        deadline = _now() + PART_SECONDS
+        while self._lost is None and _now() < deadline:
+            try:
+                if not self._socket.recv(65536):
+                    return
+            except ssl.SSLWantReadError:
+                self._wait_for(selectors.EVENT_READ)
+            except OSError:
+                return
+
+    def _wait_for(self, event: int) -> None:
+        with selectors.DefaultSelector() as selector:  # select.select knows no descriptor above 1023
+            selector.register(self._socket, event)
+            selector.select(1.0)
 
     def _take_in(self, data: bytes) -> None:
         for body in self._frames.feed(data):
@@ -184,6 +212,13 @@ class Link:
     def _lose(self, why: str) -> None:
         if self._lost is None:
             self._lost = f"the connection to the driver is lost ({why}): it was stopped or killed, or the network was"
+
+    def _run_is_over(self) -> bool:
+        """Whether the driver ended its run before it closed the connection."""
+        try:
+            return read_connection(self._path).finished
+        except ConnectionFileError:
+            return False
 
     def _receive(self) -> None:
         """Take in everything that has arrived."""
@@ -206,27 +241,27 @@ class Link:
     # ------------------------------------------------------------------------------------- the second thread
 
     def _keep_alive(self) -> None:
-        selector = selectors.DefaultSelector()
-        selector.register(self._socket, selectors.EVENT_READ)
-        next_heartbeat = _now() + self._session.heartbeat_seconds
-        while True:
-            with self._changed:
-                if self._closed:
-                    return
-                now = _now()
-                self._receive()
-                if now >= next_heartbeat:
-                    self._session.heartbeat(now)
-                    next_heartbeat = now + self._session.heartbeat_seconds
-                self._flush()
-                self._changed.notify_all()
-                lost = self._lost is not None
-                self._watch(now)
-                wait = self._until_due(now, next_heartbeat)
-            if lost:
-                time.sleep(min(wait, 0.1))
-            else:
-                selector.select(wait)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            next_heartbeat = _now() + self._session.heartbeat_seconds
+            while True:
+                with self._changed:
+                    if self._closed:
+                        return
+                    now = _now()
+                    self._receive()
+                    if now >= next_heartbeat:
+                        self._session.heartbeat(now)
+                        next_heartbeat = now + self._session.heartbeat_seconds
+                    self._flush()
+                    self._changed.notify_all()
+                    lost = self._lost is not None
+                    self._watch(now)
+                    wait = self._until_due(now, next_heartbeat)
+                if lost:
+                    time.sleep(min(wait, 0.1))
+                else:
+                    selector.select(wait)
 
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""
@@ -256,6 +291,7 @@ class Link:
             self._session.block_done(given, failure, now - began, now, asks=False)
             self._session.goodbye(text, now)
             self._flush()
+            self._part()
             os._exit(EXIT_TIMEOUT)
         deadline = self._session.deadline
         if deadline is not None and now > deadline and self._session.holds:
@@ -276,12 +312,16 @@ def open_link(context: Context) -> Link | None:
         ConnectionFileError: The context or its connection file cannot be used, or the driver refuses.
         UnreachableError: Nobody answers, or not with this run's key.
     """
-    path = context.get("connection")
-    if path is None or "task_id" not in context:
-        raise ConnectionFileError(f"the context names no connection file or no task: {context}")
-    process = context.get("worker_id")
+    path, worker = context.get("connection"), context.get("worker_id")
+    if path is None or "task_id" not in context or not (worker is None or worker.isdecimal()):
+        raise ConnectionFileError(f"the context names no connection file, no task, or no worker by number: {context}")
     connection = read_connection(path)
-    return Link.open(connection, task=context["task_id"], process=None if process is None else int(process))
+    try:
+        return Link.open(connection, task=context["task_id"], process=None if worker is None else int(worker))
+    except UnreachableError:
+        if read_connection(path).finished:
+            return None  # the run ended in this very moment
+        raise
 
 
 def _connect(connection: Connection) -> ssl.SSLSocket:

@@ -123,10 +123,8 @@ def test_a_block_is_tried_again_on_another_worker(notes: Notes) -> None:
 def test_setting_the_status_to_failed_is_a_failure(notes: Notes) -> None:
     def process(block: Block) -> None:
         assert block.status is BlockStatus.PROCESSING
-        if notes.add(block) == 1 or block.index == 2:
-            block.status = BlockStatus.FAILED
-        else:
-            block.status = BlockStatus.SUCCESS
+        good = notes.add(block) > 1 and block.index != 2
+        block.status = BlockStatus.SUCCESS if good else BlockStatus.FAILED
 
     result = run(task_of(process, max_retries=1))
     assert [block.index for block in result.failed_blocks["t"]] == [2]

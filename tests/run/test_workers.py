@@ -389,6 +389,33 @@ def test_a_worker_looks_like_its_driver(folder: Path, monkeypatch: pytest.Monkey
     assert (folder / "seen").read_text() == repr((str(folder), path, "/somewhere", "1", ""))
 
 
+def test_a_file_that_user_code_leaves_open_is_written_in_full(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module_with_a_file.py").write_text("file = open('kept.txt', 'w')\nnote = file.write\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(folder)
+
+    def process(block: Block) -> None:
+        import module_with_a_file  # type: ignore[import-not-found]
+
+        module_with_a_file.note("x")
+
+    assert run(task_of(process))
+    assert Path("kept.txt").read_text() == "xxxx"
+
+
+def test_threads_and_exit_functions_of_user_code_end_first(folder: Path) -> None:
+    def process(block: Block) -> None:
+        import atexit
+
+        atexit.register((folder / "exit").touch)
+        threading.Timer(0.1, (folder / "thread").touch).start()
+
+    assert run(task_of(process, blocks=1))
+    assert calls(folder) == ["exit", "thread"]
+
+
 def test_a_worker_loads_little(folder: Path) -> None:
     """Start-up time is paid for every worker, and zarr or numpy may not be what the user's code needs."""
 
@@ -398,5 +425,5 @@ def test_a_worker_loads_little(folder: Path) -> None:
     assert run(task_of(process, blocks=1))
     loaded = set((folder / "modules").read_text().splitlines())
     assert "blockflow.worker" in loaded or "__main__" in loaded
-    for name in ("zarr", "tornado", "numpy", "cryptography", "asyncio", "funlib.geometry", "cloudpickle", "tqdm"):
+    for name in ("zarr", "tornado", "numpy", "cryptography", "asyncio", "funlib.geometry", "tqdm"):
         assert name not in loaded
