@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 STARTED, ENDED = 0, 1
 """What is reported of a process, beside its number and its process id or exit code."""
 
-_OWN_FILES = 4
-"""Files that every worker has open: input, output, errors, and the directory that is being listed."""
-
 REPORT_BYTES = 24
 """Three 64-bit integers; pipes keep such a small message in one piece."""
 
