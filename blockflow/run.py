@@ -17,19 +17,20 @@ from blockflow.errors import ConnectionFileError, PlanError
 from blockflow.logging import get_log_basedir
 from blockflow.monitor.progress import make_display
 from blockflow.plan.plan import check_runnable, compile_plan, dropped_voxels_warning
-from blockflow.state.leases import LARGEST_LEASE
-from blockflow.state.scheduler import LEASE_SECONDS, Scheduler
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
 
     from blockflow.coordinator import Coordinator
+    from blockflow.launch.local import LocalLauncher
     from blockflow.monitor.progress import Display
     from blockflow.net.connection_file import Connection
     from blockflow.plan.plan import Plan
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
+    from blockflow.state.scheduler import Scheduler
+    from blockflow.switchboard import Action
 
 HOST_VARIABLE = "DAISY_HOST"
 """Environment variable for the address to listen on."""
@@ -93,61 +94,72 @@ def run_blockwise(
     began = time.monotonic()
     display = make_display(progress=progress)
     if multiprocessing:
-        scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE)
         address = host or os.environ.get(HOST_VARIABLE) or "127.0.0.1"
-        run_in_processes(scheduler, display, host=address, port=port)
+        scheduler, _ = run_in_processes(plan, display, host=address, port=port)
     else:
-        scheduler = Scheduler(plan)
-        run_here(scheduler, display)
+        scheduler = run_here(plan, display)
     return _account(scheduler, display, time.monotonic() - began, summary=summary)
 
 
 def run_in_processes(
-    scheduler: Scheduler,
+    plan: Plan,
     display: Display,
     *,
     host: str,
     port: int,
+    scheduler: Scheduler | None = None,
     stop_event: threading.Event | None = None,
-) -> Connection | None:
-    """Run a scheduler to its end with worker processes.
+) -> tuple[Scheduler, Connection | None]:
+    """Run a plan to its end with worker processes.
 
     Args:
-        scheduler: Made for the tasks to run, and not used before.
+        plan: What to run.
         display: Shows how far the run is.
         host: Address to listen on, and to tell workers.
         port: Port to listen on; 0 for any.
+        scheduler: Made for the plan, and not used before; made here if not given.
         stop_event: Setting it stops the run.
 
     Returns:
-        Where the run listened.
+        The scheduler, and where the run listened.
     """
+    from blockflow.launch.local import LocalLauncher
+
+    launcher = LocalLauncher()
+    launcher.prepare()  # it loads what workers need while this process imports all that follows
+    try:
+        from blockflow.state.leases import LARGEST_LEASE
+        from blockflow.state.scheduler import Scheduler
+
+        if scheduler is None:
+            scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE)
+        coordinator, actions = _coordinator(scheduler, launcher, host, port)
+    except BaseException:
+        launcher.stop(grace=0.0)
+        raise
+    coordinator.start(actions)
+    _watch(plan, coordinator, display, stop_event)
+    if coordinator.error is not None:
+        raise coordinator.error
+    return scheduler, coordinator.connection
+
+
+def _coordinator(
+    scheduler: Scheduler, launcher: LocalLauncher, host: str, port: int
+) -> tuple[Coordinator, list[Action]]:
+    """A coordinator for a scheduler, and what it has to do first."""
+    from blockflow.coordinator import Coordinator
     from blockflow.launch.crew import Crew
-    from blockflow.state.events import StartProcess, Ticked
+    from blockflow.state.events import Ticked
+    from blockflow.state.scheduler import LEASE_SECONDS
     from blockflow.switchboard import Switchboard
 
     run = os.urandom(8).hex()
+    crew = Crew(scheduler.plan, launcher)
     switchboard = Switchboard(scheduler, run=run, lease_seconds=LEASE_SECONDS)
-    crew = Crew(scheduler.plan)
     actions = switchboard.handle(Ticked(), time.monotonic())
-    try:
-        for action in actions:
-            if isinstance(action, StartProcess):
-                crew.start(action.process, action.task)
-        # Imported here: the workers' interpreters load while this one imports the server.
-        from blockflow.coordinator import Coordinator
-
-        coordinator = Coordinator(
-            scheduler, switchboard, crew, directory=_private_directory(), run=run, host=host, port=port
-        )
-    except BaseException:
-        crew.stop(grace=0.0)
-        raise
-    coordinator.start([action for action in actions if not isinstance(action, StartProcess)])
-    _watch(scheduler.plan, coordinator, display, stop_event)
-    if coordinator.error is not None:
-        raise coordinator.error
-    return coordinator.connection
+    directory = _private_directory()
+    return Coordinator(scheduler, switchboard, crew, directory=directory, run=run, host=host, port=port), actions
 
 
 def _watch(plan: Plan, coordinator: Coordinator, display: Display, stop_event: threading.Event | None) -> None:
@@ -178,10 +190,18 @@ def _watch(plan: Plan, coordinator: Coordinator, display: Display, stop_event: t
         display.close(coordinator.snapshot, time.monotonic())
 
 
-def run_here(scheduler: Scheduler, display: Display) -> None:
-    """Run a scheduler to its end in this process."""
-    from blockflow.serial import run_serially
+def run_here(plan: Plan, display: Display, scheduler: Scheduler | None = None) -> Scheduler:
+    """Run a plan to its end in this process.
 
+    Args:
+        plan: What to run.
+        display: Shows how far the run is.
+        scheduler: Made for the plan, and not used before; made here if not given.
+    """
+    from blockflow.serial import run_serially
+    from blockflow.state.scheduler import Scheduler
+
+    scheduler = scheduler or Scheduler(plan)
     next_look = 0.0
     try:
         for _ in run_serially(scheduler):
@@ -191,6 +211,7 @@ def run_here(scheduler: Scheduler, display: Display) -> None:
                 next_look = now + _LOOK_SECONDS
     finally:
         display.close(scheduler.task_states, time.monotonic())
+    return scheduler
 
 
 def _account(scheduler: Scheduler, display: Display, seconds: float, *, summary: bool) -> RunResult:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from blockflow.monitor.progress import Silence
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.run import run_here, run_in_processes
-from blockflow.state.leases import LARGEST_LEASE
-from blockflow.state.scheduler import Scheduler
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
 
     from blockflow.plan.task import Task
+    from blockflow.state.scheduler import Scheduler
     from blockflow.state.task_book import TaskState
 
 
@@ -45,10 +44,11 @@ class Server:
         Raises:
             PlanError: The tasks cannot be run.
         """
-        if scheduler is None:
-            scheduler = Scheduler(compile_plan(tasks), largest_lease=LARGEST_LEASE)
-        check_runnable(scheduler.plan)
-        connection = run_in_processes(scheduler, Silence(), host=self.hostname, port=0, stop_event=self.stop_event)
+        plan = compile_plan(tasks) if scheduler is None else scheduler.plan
+        check_runnable(plan)
+        scheduler, connection = run_in_processes(
+            plan, Silence(), host=self.hostname, port=0, scheduler=scheduler, stop_event=self.stop_event
+        )
         if connection is not None:
             self.port = connection.addresses[0][1]
         return scheduler.task_states
@@ -67,8 +67,6 @@ class SerialServer:
         Raises:
             PlanError: The tasks cannot be run.
         """
-        if scheduler is None:
-            scheduler = Scheduler(compile_plan(tasks))
-        check_runnable(scheduler.plan)
-        run_here(scheduler, Silence())
-        return scheduler.task_states
+        plan = compile_plan(tasks) if scheduler is None else scheduler.plan
+        check_runnable(plan)
+        return run_here(plan, Silence(), scheduler).task_states

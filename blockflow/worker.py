@@ -26,20 +26,15 @@ from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
+from blockflow.wire.orders import ENDED, STARTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blockflow.plan.block import Block
 
-STARTED, ENDED = 0, 1
-"""What is reported of a process, beside its number and its process id or exit code."""
-
 _OWN_FILES = 4
 """Files that every worker has open: input, output, errors, and the directory that is being listed."""
-
-REPORT_BYTES = 24
-"""Three 64-bit integers; pipes keep such a small message in one piece."""
 
 
 def work(link: Link, function: Callable[[Block], Any]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockflow.launch.local import LocalLauncher
 from blockflow.launch.payload import pack_functions, payload_for
 from blockflow.logging import get_log_basedir, get_worker_log_basename
 from blockflow.net.context import Context
@@ -16,6 +15,7 @@ from blockflow.state.events import ProcessEnded
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from blockflow.launch.local import LocalLauncher
     from blockflow.net.connection_file import Connection
     from blockflow.plan.plan import Plan
 
@@ -25,15 +25,16 @@ class Crew:
 
     Args:
         plan: The tasks that they work for.
+        launcher: Starts them.
 
     Raises:
         NotShippableError: A process function cannot be sent to a process.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, launcher: LocalLauncher) -> None:
         self._plan = plan
         self._functions = [pack_functions(task.task) for task in plan.tasks]
-        self._launcher = LocalLauncher()
+        self._launcher = launcher
         self._connection: Connection | None = None
         self._begun: set[int] = set()
         """Tasks whose init callback was called."""

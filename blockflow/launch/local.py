@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from blockflow.errors import RunError
-from blockflow.worker import REPORT_BYTES, STARTED
+from blockflow.wire.orders import REPORT_BYTES, STARTED
 
 _POLL_SECONDS = 0.002
 """How often the end of processes is looked for while they are being ended."""
