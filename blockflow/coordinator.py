@@ -2,7 +2,7 @@
 
 1. Bytes from a worker go through the switchboard, which answers with actions; they are carried out at once.
 2. The launcher is asked which processes ended, checks run on a thread of their own, and time passes: all three
-   become events.
+   become events. Init callbacks run on threads as well: user code may take its time, the loop may not.
 3. When nothing can happen any more, workers are sent home, processes end, and the connection file says that the run
    is over.
 
@@ -20,12 +20,12 @@ import socket
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, assert_never
 
 from msgspec import structs
 
+from blockflow.aside import Aside
 from blockflow.errors import RemoteProtocolError, RunError
 from blockflow.net.connection_file import close_connection, write_connection
 from blockflow.net.server import Peer, WorkerServer, bind
@@ -118,8 +118,10 @@ class Coordinator:
         self._stop_asked = False
         self._ended = threading.Event()
         self._first_actions: list[Action] = []
-        self._checker = ThreadPoolExecutor(1, thread_name_prefix="blockflow-checks")
         self._thread = threading.Thread(target=self._run_loop, name="blockflow-coordinator", daemon=True)
+        self._checks = Aside("blockflow-checks")
+        self._beginnings: dict[int, asyncio.Task[None]] = {}
+        """By task: the call of its init callback."""
 
     # ----------------------------------------------------------------------------------- for other threads
 
@@ -152,7 +154,7 @@ class Coordinator:
         except BaseException as error:  # carried to the thread that waits
             self.error = error
         finally:
-            self._checker.shutdown(wait=False, cancel_futures=True)
+            self._checks.close()
             self._crew.stop(grace=0.0)
             self._ended.set()
 
@@ -166,8 +168,8 @@ class Coordinator:
             await self._until_finished()
             await self._send_home()
         finally:
+            close_connection(self.connection)  # first, so that workers who lose their connection learn why
             server.close_all()
-            close_connection(self.connection)
             self.snapshot = self._scheduler.task_states
 
     def _listen(self) -> WorkerServer:
@@ -219,6 +221,12 @@ class Coordinator:
     # ----------------------------------------------------------------------------------------- connections
 
     async def _serve(self, peer: Peer) -> None:
+        try:
+            await self._converse(peer)
+        except Exception as error:  # a bug; nobody else would hear of it
+            self._fail(error)
+
+    async def _converse(self, peer: Peer) -> None:
         connection = next(self._connections)
         self._peers[connection] = peer
         self._switchboard.connected(connection)
@@ -293,22 +301,33 @@ class Coordinator:
         self._loop.call_later(action.delay, self._start_now, action)
 
     def _start_now(self, action: ev.StartProcess) -> None:
-        if self._scheduler.finished or self._stop_asked:
-            return
-        try:
+        asyncio.ensure_future(self._start(action)).add_done_callback(self._note_error)
+
+    async def _start(self, action: ev.StartProcess) -> None:
+        """Start a process; the first of a task waits for the task's init callback."""
+        beginning = self._beginnings.get(action.task)
+        if beginning is None:
+            beginning = self._beginnings[action.task] = asyncio.ensure_future(self._begin(action.task))
+        await asyncio.shield(beginning)
+        if not (self._scheduler.finished or self._stop_asked):
             self._crew.start(action.process, action.task)
-        except Exception as error:  # an init callback, or the operating system
-            self._fail(error)
+
+    async def _begin(self, task: int) -> None:
+        if self._scheduler.plan.tasks[task].task.init_callback_fn is not None:
+            aside = Aside("blockflow-init")
+            try:
+                await aside.call(self._crew.begin, task)
+            finally:
+                aside.close()
 
     def _collect_ended(self, now: float) -> None:
         for ended in self._crew.ended():
             self._handle(ended, now)
 
     async def _check(self, asked: ev.RunChecks) -> None:
-        assert self._loop is not None
         plan = self._scheduler.plan.tasks[asked.task]
         began = time.monotonic()
-        checked = await self._loop.run_in_executor(self._checker, call_checks, plan, asked)
+        checked = await self._checks.call(call_checks, plan, asked)
         now = time.monotonic()
         self._handle(structs.replace(checked, seconds=now - began), now)
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
@@ -37,6 +38,9 @@ HOST_VARIABLE = "DAISY_HOST"
 
 _LOOK_SECONDS = 0.1
 """How often the display is renewed."""
+
+_STOP_SECONDS = 20.0
+"""How long a run that is stopped may take; about one second if nothing hangs in the operating system."""
 
 
 class PlanWarning(UserWarning):
@@ -182,12 +186,21 @@ def _watch(plan: Plan, coordinator: Coordinator, display: Display, stop_event: t
                 coordinator.stop()
     except KeyboardInterrupt:
         display.write("stopping: workers are asked to end, and are ended in a second")
-        coordinator.stop()
-        coordinator.wait(10.0)
         raise
     finally:
+        _end(coordinator)
         show()
         display.close(coordinator.snapshot, time.monotonic())
+
+
+def _end(coordinator: Coordinator) -> None:
+    """Stop a run, if it has not ended, however often Ctrl-C is pressed meanwhile."""
+    coordinator.stop()
+    deadline = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(KeyboardInterrupt):
+            if coordinator.wait(deadline - time.monotonic()):
+                return
 
 
 def run_here(plan: Plan, display: Display, scheduler: Scheduler | None = None) -> Scheduler:

@@ -5,6 +5,7 @@ Joins the launcher with what a task's processes need: the packed function, the c
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockflow.launch.payload import pack_functions, payload_for
@@ -13,8 +14,6 @@ from blockflow.net.context import Context
 from blockflow.state.events import ProcessEnded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from blockflow.launch.local import LocalLauncher
     from blockflow.net.connection_file import Connection
     from blockflow.plan.plan import Plan
@@ -36,39 +35,33 @@ class Crew:
         self._functions = [pack_functions(task.task) for task in plan.tasks]
         self._launcher = launcher
         self._connection: Connection | None = None
-        self._begun: set[int] = set()
-        """Tasks whose init callback was called."""
-        self._waiting: list[int] = []
-        """Processes that start as soon as the run listens."""
+        self._directory = Path.cwd()
+        """Logs are relative to this directory, whatever user code changes to."""
         self._tasks: dict[int, int] = {}
         """By process: the task that it works for."""
 
     def __len__(self) -> int:
         return len(self._launcher)
 
+    def open(self, connection: Connection) -> None:
+        """Take note of where the run listens; nothing can be started before."""
+        self._connection = connection
+
+    def begin(self, task: int) -> None:
+        """Call the init callback of a task, if it has one; to be done before the first process of the task starts."""
+        callback = self._plan.tasks[task].task.init_callback_fn
+        if callback is not None:
+            callback(self.context(None, task))
+
     def start(self, process: int, task: int) -> None:
-        """Start a process for a task, as soon as the run listens."""
+        """Start a process for a task."""
         self._tasks[process] = task
-        if self._connection is None:
-            self._launcher.prepare()
-            self._waiting.append(process)
-            return
-        planned = self._plan.tasks[task].task
-        if task not in self._begun:
-            self._begun.add(task)
-            if planned.init_callback_fn is not None:
-                planned.init_callback_fn(self.context(None, task))
         log = self._log(process)
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
+        planned = self._plan.tasks[task].task
         payload = payload_for(planned, self._functions[task], self.context(process, task), log)
         self._launcher.start(process, payload)
-
-    def open(self, connection: Connection) -> None:
-        """Take note of where the run listens; processes that waited for that start now."""
-        self._connection = connection
-        for process in self._waiting:
-            self.start(process, self._tasks[process])
 
     def ended(self) -> list[ProcessEnded]:
         """The processes that ended since the last call."""
@@ -104,4 +97,5 @@ class Crew:
         return context
 
     def _log(self, process: int) -> Path | None:
-        return get_worker_log_basename(process, self._plan.tasks[self._tasks[process]].task_id)
+        log = get_worker_log_basename(process, self._plan.tasks[self._tasks[process]].task_id)
+        return None if log is None else self._directory / log

@@ -8,8 +8,8 @@ Ctrl-C in the terminal reaches the driver only, and what a worker started itself
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -19,8 +19,16 @@ from dataclasses import dataclass
 from blockflow.errors import RunError
 from blockflow.wire.orders import REPORT_BYTES, STARTED
 
+_LOGGER = logging.getLogger("blockflow")
+
 _POLL_SECONDS = 0.002
 """How often the end of processes is looked for while they are being ended."""
+
+_UNKILLABLE_SECONDS = 10.0
+"""After this time a killed worker that is still there is left alone: it hangs in the operating system."""
+
+_LEFT_SECONDS = 1.0
+"""The same for what workers have left behind; where nobody asks how it ended, it is listed for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,10 @@ class LocalLauncher:
         """Where the forge reports, as a file descriptor."""
         self._pids: dict[int, int] = {}
         """By number of a process that lives: its process id."""
+        self._orphans: set[int] = set()
+        """Those of the processes that live whose forge was killed, so that nobody reports their end."""
+        self._left: set[int] = set()
+        """Sessions whose leader has ended, but something that it started has not."""
         self._ordered: set[int] = set()
         """Processes that the forge has not reported as started yet."""
         self._ended: list[Exit] = []
@@ -70,6 +82,7 @@ class LocalLauncher:
             start_new_session=True,
         )
         os.close(inherited)
+        os.set_blocking(self._reports, False)
 
     def start(self, process: int, payload: bytes) -> None:
         """Start a process.
@@ -81,17 +94,20 @@ class LocalLauncher:
         Raises:
             RunError: No process can be started on this machine any more.
         """
-        self.prepare()
-        assert self._forge is not None
-        assert self._forge.stdin is not None
-        try:
-            self._forge.stdin.write(process.to_bytes(8, "little") + len(payload).to_bytes(8, "little") + payload)
-            self._forge.stdin.flush()
-        except BrokenPipeError:
-            raise RunError(
-                f"no worker can be started: {sys.executable} -m blockflow.worker ended with code {self._forge.wait()}"
-            ) from None
-        self._ordered.add(process)
+        order = process.to_bytes(8, "little") + len(payload).to_bytes(8, "little") + payload
+        for _ in range(2):  # somebody may have killed the forge, but hardly the next one as well
+            self.prepare()
+            assert self._forge is not None
+            assert self._forge.stdin is not None
+            try:
+                self._forge.stdin.write(order)
+                self._forge.stdin.flush()
+            except BrokenPipeError:
+                self._hear_the_last()
+            else:
+                self._ordered.add(process)
+                return
+        raise RunError(f"no worker can be started: {sys.executable} -m blockflow.worker ends at once")
 
     def is_dead(self, pid: int) -> bool:
         """Whether a process of this machine does not run any more."""
@@ -101,7 +117,7 @@ class LocalLauncher:
             return True
         except PermissionError:
             return False
-        return False
+        return _is_zombie(pid)
 
     def ended(self) -> list[Exit]:
         """The processes that ended since the last call."""
@@ -116,33 +132,37 @@ class LocalLauncher:
             grace: Seconds between asking and killing.
         """
         if self._forge is not None:
-            assert self._forge.stdin is not None
-            with contextlib.suppress(OSError):
-                self._forge.stdin.close()
+            _close_input(self._forge)
         deadline = time.monotonic() + grace
         asked: set[int] = set()
-        while len(self):
-            late = time.monotonic() >= deadline
-            for pid in list(self._pids.values()):
-                if late or pid not in asked:
-                    _signal(pid, signal.SIGKILL if late else signal.SIGTERM)
-            asked.update(self._pids.values())
-            self._hear()
+        self._hear()
+        while len(self) or self._left:
+            overdue = time.monotonic() - deadline
+            for pid in {*self._pids.values(), *self._left}:
+                if overdue >= 0 or pid not in asked:
+                    _signal(pid, signal.SIGKILL if overdue >= 0 else signal.SIGTERM)
+                asked.add(pid)
+            if overdue > (_UNKILLABLE_SECONDS if len(self) else _LEFT_SECONDS):
+                _LOGGER.warning("processes %s cannot be ended", sorted({*self._pids.values(), *self._left}))
+                break
             time.sleep(_POLL_SECONDS)
-        for pid in asked:
-            _signal(pid, signal.SIGKILL)  # what a worker left behind in its session
+            self._hear()
+            self._bury(list(self._pids))
         if self._forge is not None:
             self._forge.kill()  # it has nothing to finish
-            self._forge.wait()
-            self._forget_forge()
+            self._hear_the_last()
 
     def _hear(self) -> None:
         """Take in what the forge has reported."""
-        while self._forge is not None and select.select([self._reports], [], [], 0)[0]:
-            # Each report is written in one piece, so what can be read is always a number of whole ones.
-            data = os.read(self._reports, 100 * REPORT_BYTES)
+        while self._forge is not None:
+            try:
+                # Each report is written in one piece, so what can be read is always a number of whole ones.
+                data = os.read(self._reports, 100 * REPORT_BYTES)
+            except BlockingIOError:
+                break
             if not data:
-                self._forge_is_gone()
+                self._hear_the_last()
+                break
             for begin in range(0, len(data), REPORT_BYTES):
                 what, process, value = (
                     int.from_bytes(data[place : place + 8], "little", signed=True)
@@ -151,26 +171,30 @@ class LocalLauncher:
                 self._ordered.discard(process)
                 if what == STARTED:
                     self._pids[process] = value
-                else:
-                    self._pids.pop(process, None)
+                elif process in self._pids:
+                    self._left.add(self._pids.pop(process))
                     self._ended.append(Exit(process=process, code=value))
-        if self._forge is None:  # nobody else tells of the workers that it has left
-            for process, pid in list(self._pids.items()):
-                if self.is_dead(pid):
-                    del self._pids[process]
-                    self._ended.append(Exit(process=process, code=-signal.SIGKILL))
+        self._bury([process for process in self._pids if process in self._orphans])
+        self._left = {pid for pid in self._left if _has_members(pid)}
 
-    def _forge_is_gone(self) -> None:
-        """Somebody killed the forge: what it was asked for will not come; the next order starts another one."""
+    def _bury(self, processes: list[int]) -> None:
+        """Note which processes have ended, without being told by the forge."""
+        for process in processes:
+            if self.is_dead(self._pids[process]):
+                self._left.add(self._pids.pop(process))
+                self._orphans.discard(process)
+                self._ended.append(Exit(process=process, code=-signal.SIGKILL))
+
+    def _hear_the_last(self) -> None:
+        """The forge has ended: what it was asked for will not come, and the next order starts another one."""
         assert self._forge is not None
         code = self._forge.wait() or 1
-        self._ended += [Exit(process=process, code=code) for process in self._ordered]
-        self._ordered.clear()
-        self._forget_forge()
-
-    def _forget_forge(self) -> None:
+        _close_input(self._forge)
         os.close(self._reports)
         self._forge = None
+        self._ended += [Exit(process=process, code=code) for process in self._ordered]
+        self._ordered.clear()
+        self._orphans.update(self._pids)
 
 
 def _environment() -> dict[str, str]:
@@ -182,6 +206,32 @@ def _environment() -> dict[str, str]:
     return environment
 
 
+def _close_input(forge: subprocess.Popen[bytes]) -> None:
+    assert forge.stdin is not None
+    with contextlib.suppress(OSError):  # what was to be written is of no use to anybody any more
+        forge.stdin.close()
+
+
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+
+
+def _has_members(session: int) -> bool:
+    """Whether anything runs in the process group of a session's leader."""
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False  # somebody else's by now
+    return True
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended, and only its parent has not asked how."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:  # it is gone, or this system has no such files
+        return False

@@ -93,7 +93,10 @@ def close_connection(connection: Connection) -> None:
     from pathlib import Path
 
     directory = Path(connection.path).parent
-    write_connection(directory, connection.run, (), "")
+    try:
+        write_connection(directory, connection.run, (), "")
+    except OSError:  # the disk is full, or the directory is gone: then at least the key goes
+        Path(connection.path).unlink(missing_ok=True)
     for file in directory.glob(f"*{_SUFFIX}"):
         try:
             if time.time() - file.stat().st_mtime > _KEPT_SECONDS and read_connection(str(file)).finished:

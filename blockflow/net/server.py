@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from tornado.tcpserver import TCPServer
 
 from blockflow.net.tls import server_context
@@ -53,7 +53,7 @@ class Peer:
         data = b"".join(frame(encode(message)) for message in messages)
         try:
             self._stream.write(data).add_done_callback(_ignore)
-        except (StreamClosedError, OSError):
+        except (StreamBufferFullError, StreamClosedError, OSError):
             self._stream.close()
 
     def close(self) -> None:

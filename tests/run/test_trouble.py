@@ -267,10 +267,15 @@ def test_a_run_survives_the_process_that_makes_its_workers(folder: Path) -> None
 
 
 def test_runs_leave_no_file_thread_or_process_open() -> None:
-    run(task_of(lambda block: None))
+    def full() -> Task:
+        checks = (lambda block: block.index == 1, lambda block: True)
+        return task_of(lambda block: None, num_workers=2, check_function=checks, init_callback_fn=print)
+
+    run(full())
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
     for _ in range(5):
-        run(task_of(lambda block: None, num_workers=2))
+        assert run(full())
+    wait_for(lambda: threading.active_count() <= before[1], seconds=5.0)  # the last of them are on their way
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
 
 
@@ -316,6 +321,14 @@ def test_a_slow_init_callback_holds_up_no_other_task(folder: Path) -> None:
     above = task_of(first, name="first", read_write_conflict=False)
     assert run(task_of(lambda block: None, name="second", upstream_tasks=[above], init_callback_fn=prepare))
     watcher.join()
+
+
+def test_an_init_callback_that_leaves_a_generator_is_an_error() -> None:
+    def fail(context: object) -> None:
+        next(iter([]))
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        run(task_of(lambda block: None, init_callback_fn=fail))
 
 
 def test_a_check_that_ends_python_ends_the_run(folder: Path) -> None:
