@@ -26,7 +26,7 @@ from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
-from blockflow.wire.orders import ENDED, STARTED
+from blockflow.wire.orders import ENDED, STARTED, pack_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,9 +205,8 @@ def _read(descriptor: int, length: int) -> bytes | None:
 
 
 def _report(descriptor: int, what: int, number: int, value: int) -> None:
-    message = b"".join(n.to_bytes(8, "little", signed=True) for n in (what, number, value))
     with suppress(BrokenPipeError):  # the driver is gone; its workers will notice as well
-        os.write(descriptor, message)
+        os.write(descriptor, pack_report(what, number, value))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from blockflow.errors import RunError
-from blockflow.wire.orders import REPORT_BYTES, STARTED
+from blockflow.wire.orders import REPORT_BYTES, STARTED, unpack_reports
 
 _LOGGER = logging.getLogger("blockflow")
 
@@ -163,11 +163,7 @@ class LocalLauncher:
             if not data:
                 self._hear_the_last()
                 break
-            for begin in range(0, len(data), REPORT_BYTES):
-                what, process, value = (
-                    int.from_bytes(data[place : place + 8], "little", signed=True)
-                    for place in range(begin, begin + REPORT_BYTES, 8)
-                )
+            for what, process, value in unpack_reports(data):
                 self._ordered.discard(process)
                 if what == STARTED:
                     self._pids[process] = value

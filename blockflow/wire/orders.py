@@ -11,3 +11,18 @@ STARTED, ENDED = 0, 1
 
 REPORT_BYTES = 24
 """Pipes keep such a small message in one piece."""
+
+
+def pack_report(what: int, process: int, value: int) -> bytes:
+    """A report as bytes."""
+    return b"".join(number.to_bytes(8, "little", signed=True) for number in (what, process, value))
+
+
+def unpack_reports(data: bytes) -> list[tuple[int, int, int]]:
+    """The reports that some bytes hold; only whole ones are ever read from a pipe.
+
+    >>> unpack_reports(pack_report(STARTED, 3, 4711) + pack_report(ENDED, 3, -9))
+    [(0, 3, 4711), (1, 3, -9)]
+    """
+    numbers = [int.from_bytes(data[place : place + 8], "little", signed=True) for place in range(0, len(data), 8)]
+    return list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
