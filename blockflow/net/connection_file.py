@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
@@ -28,13 +28,18 @@ _KEPT_SECONDS = 7 * 24 * 3600
 
 _SUFFIX = ".connection"
 
+_LONGEST_LINE = 64 * 1024
+"""Bytes; of a longer line, which is none of ours, no more is read."""
+
+_Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
 
 class _FirstLine(msgspec.Struct, forbid_unknown_fields=True):
     """What the first line says."""
 
     version: int
     run: str
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[tuple[str, _Port], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +118,8 @@ def read_connection(path: str) -> Connection:
     """
     try:
         _check_private(path)
-        with open(path) as file:
-            first = file.readline()
+        with open(path, "rb") as file:
+            first = file.readline(_LONGEST_LINE)
     except FileNotFoundError:
         raise ConnectionFileError(
             f"there is no connection file {path}: this context belongs to a run that is long over or never was, "
@@ -124,7 +129,7 @@ def read_connection(path: str) -> Connection:
         raise ConnectionFileError(f"connection file {path} cannot be read: {error}") from error
     try:
         said = msgspec.json.decode(first, type=_FirstLine)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConnectionFileError(f"{path} is not a connection file: {error}") from None
     if said.version != VERSION:
         raise ConnectionFileError(

@@ -51,7 +51,7 @@ class Context:
         """
         try:
             return cls(**msgspec.json.decode(text, type=dict[str, str]))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError) as error:
             raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context ({error}): {text!r}") from None
 
     @classmethod
