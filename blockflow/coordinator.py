@@ -174,18 +174,18 @@ class Coordinator:
 
     def _listen(self) -> WorkerServer:
         try:
-            sockets = bind(self._host, self._port)
+            listening = bind(self._host, self._port)
         except OSError as error:
             raise RunError(
                 f"cannot listen on {self._host}:{self._port}: {error}; host= must be an address of this machine, and "
                 "port= one that is free (0 for any)"
             ) from error
         advertised = socket.gethostname() if self._host in ("", "0.0.0.0", "::") else self._host
-        addresses = ((advertised, int(sockets[0].getsockname()[1])),)
+        addresses = ((advertised, int(listening.getsockname()[1])),)
         pem = make_certificate(self._run, datetime.datetime.now(datetime.UTC))
         self.connection = write_connection(self._directory, self._run, addresses, pem)
         server = WorkerServer(self.connection.path, self._serve)
-        server.add_sockets(sockets)
+        server.add_socket(listening)
         return server
 
     async def _until_finished(self) -> None:

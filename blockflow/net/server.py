@@ -7,6 +7,7 @@ closed before a byte of it is looked at.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from blockflow.wire.framing import frame
 from blockflow.wire.messages import encode
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
     from blockflow.wire.messages import FromDriver
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 HANDSHAKE_SECONDS = 10.0
 """How long a stranger may take to prove that it knows the key."""
 
-MOST_STRANGERS = 1024
-"""Connections at once that have not proved it yet: as many workers may start in one moment."""
+MOST_STRANGERS = 512
+"""Connections at once that have not proved it yet, and half of the files that a process may open on most machines. One
+more, and the one that has waited for longest is closed: who knows the key needs only milliseconds."""
 
 LARGEST_BACKLOG = 1024 * 1024
 """Bytes waiting for one worker; one that does not read loses its connection."""
@@ -85,15 +86,17 @@ class WorkerServer(TCPServer):
     def __init__(self, connection_file: str, serve: Callable[[Peer], Awaitable[None]]) -> None:
         super().__init__(ssl_options=server_context(connection_file), max_buffer_size=4 * LARGEST_BACKLOG)
         self._serve = serve
-        self._strangers = 0
+        self._strangers: dict[IOStream, None] = {}
+        """Those whose handshake is not done, oldest first."""
         self._streams: set[IOStream] = set()
 
     async def handle_stream(self, stream: IOStream, address: tuple[str, int]) -> None:
         """Let a connection in, if it proves in time that it knows the key."""
-        if self._strangers >= MOST_STRANGERS:
-            stream.close()
-            return
-        self._strangers += 1
+        if len(self._strangers) >= MOST_STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.close()
+        self._strangers[stream] = None
         self._streams.add(stream)
         try:
             await asyncio.wait_for(stream.wait_for_handshake(), HANDSHAKE_SECONDS)  # type: ignore[attr-defined]
@@ -102,7 +105,7 @@ class WorkerServer(TCPServer):
             self._streams.discard(stream)
             return
         finally:
-            self._strangers -= 1
+            self._strangers.pop(stream, None)
         stream.set_nodelay(True)
         stream.max_write_buffer_size = LARGEST_BACKLOG
         try:
@@ -118,16 +121,18 @@ class WorkerServer(TCPServer):
             stream.close()
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets.
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
 
     Args:
-        host: Name or address to listen on.
+        host: Name or address to listen on; empty for all of this machine's.
         port: 0 for any that is free.
 
     Raises:
         OSError: The address is not this machine's, or the port is taken.
     """
-    from tornado.netutil import bind_sockets
-
-    return bind_sockets(port, host)
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    listening = socket.create_server(address[:2], family=family, backlog=MOST_STRANGERS)
+    listening.setblocking(False)
+    return listening
