@@ -1,0 +1,208 @@
+"""The cluster: one driver and its workers in one process, on one virtual clock, from one seed.
+
+It owns what exists beside the driver and the workers: processes and who started them, connections, and the random
+numbers that decide everything. It ends when the driver has sent everybody home and no process is left.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING
+
+from blockflow.coordinator import HOME_SECONDS, KILL_SECONDS, STOP_SECONDS
+from blockflow.state.transitions import ENDED
+from blockflow.testing.simulation.agenda import Agenda
+from blockflow.testing.simulation.driver import HERE, Driver
+from blockflow.testing.simulation.judge import BrokenPromise, Judge
+from blockflow.testing.simulation.network import Connection
+from blockflow.testing.simulation.plans import Scenario, make_scenario
+from blockflow.testing.simulation.weather import Weather
+from blockflow.testing.simulation.worker import Worker
+
+if TYPE_CHECKING:
+    from blockflow.plan.plan import Plan
+    from blockflow.testing.simulation.profiles import Profile
+
+_DRIFT = 0.01
+"""Clocks are wrong by this share at most."""
+
+
+class Cluster:
+    """Everything that a simulated run consists of.
+
+    Args:
+        seed: Decides everything.
+        profile: What goes wrong, and how often.
+        plan: What is run; a random one if not given.
+    """
+
+    def __init__(self, seed: int, profile: Profile, plan: Plan | None = None) -> None:
+        self._random = Random(f"{profile.name} {seed}")
+        self.agenda = Agenda()
+        self.lease = self._random.choice(profile.leases)
+        """Seconds of a lease."""
+        self.scenario: Scenario = make_scenario(self._random, profile, self.lease, plan)
+        self.judge = Judge(self.scenario.plan, self.agenda)
+        self.run = "simulated"
+        self.delay = self._random.choice(profile.delays)
+        """Seconds a message takes on average."""
+        self.faults: Counter[str] = Counter()
+        self.connections: dict[int, Connection] = {}
+        """Those that were made; the ends of some do not know of one another any more."""
+        self.workers: dict[int, Worker] = {}
+        """By process id: processes that live."""
+        self.run_is_over = False
+        """The connection file says so."""
+        self.stopped = False
+        """People have stopped the run."""
+        self.gone_home = False
+        """The driver has ended."""
+        self._going_home = False
+        self._pids = 0
+        self._made = 0
+        self._step_crash = profile.step_crash
+        self.weather = Weather(self, self._random, profile)
+        self.driver = Driver(self, self._clock_rate())
+
+    # ------------------------------------------------------------------------------------------------ the run
+
+    def live(self) -> str:
+        """Run to the end; returns how it ended.
+
+        Raises:
+            BrokenPromise: Something happened that must never happen.
+        """
+        self.weather.begin()
+        self.driver.start()
+        while not (self.gone_home and not self.workers):
+            if not self.agenda.step():
+                raise BrokenPromise("liveness", "nothing will ever happen again", self._unfinished())
+            if self.agenda.now > self.weather.latest_end:
+                raise BrokenPromise(
+                    "liveness",
+                    f"faults stopped at {self.weather.until:.0f} s, and the run has not ended at {self.agenda.now:.0f} s",
+                    self._unfinished(),
+                )
+        return self._judge_end()
+
+    def _judge_end(self) -> str:
+        self.driver.check()
+        left = self._unfinished()
+        if not left:
+            return "finished"
+        if self.stopped:
+            return "stopped"
+        books = [self.driver.scheduler.book(number) for number in range(len(self.scenario.plan.tasks))]
+        if any(book.pool.exhausted for book in books):
+            return "gave up"
+        raise BrokenPromise("end", f"the run has ended, and {len(left)} blocks have not", left)
+
+    def _unfinished(self) -> list[tuple[int, int]]:
+        books = (self.driver.scheduler.book(number) for number in range(len(self.scenario.plan.tasks)))
+        ended = tuple(map(int, ENDED))
+        return [
+            (number, index)
+            for number, book in enumerate(books)
+            for index, state in enumerate(book.blocks.states.tolist())
+            if state not in ended
+        ]
+
+    def driver_finished(self) -> None:
+        """Nothing can happen any more: workers have some time to go home."""
+        if not (self._going_home or self.stopped):
+            self._send_home(HOME_SECONDS)
+
+    def stop(self) -> None:
+        """People stop the run."""
+        if not (self.run_is_over or self.stopped):
+            self.stopped = True
+            self.driver.stop()
+            self.judge.note("stop")
+            self._send_home(STOP_SECONDS)
+
+    def _send_home(self, seconds: float) -> None:
+        """Give processes time to end, then end them; the run is over after that, or when all of them have ended."""
+        self.run_is_over = self.run_is_over or self.stopped
+        self._going_home = True
+        self.agenda.after(seconds, self._kill_all)
+        self._close_if_empty()
+
+    def _kill_all(self) -> None:
+        for worker in self._crew():
+            worker.asked_to_end(0.0)
+            self.agenda.after(KILL_SECONDS, worker.crash)
+
+    def _close_if_empty(self) -> None:
+        """The run is over when all processes of the driver have ended."""
+        if self._going_home and not self.gone_home and not self._crew():
+            self.run_is_over = True
+            self.gone_home = True
+            self.driver.close_all()
+
+    def _crew(self) -> list[Worker]:
+        """The processes that the driver has started, and that live."""
+        return [worker for worker in self.workers.values() if worker.process is not None]
+
+    # ---------------------------------------------------------------------------------------------- processes
+
+    def start_process(self, task: int, process: int | None) -> None:
+        """Start a worker process, here or on another node."""
+        self._pids += 1
+        host = HERE if self.chance(0.5) else f"node{self._random.randint(1, 3)}"
+        worker = Worker(self, self._pids, task=task, process=process, host=host, rate=self._clock_rate())
+        self.workers[worker.number] = worker
+        self.judge.note("start", worker.number, "process", process, "task", task, "on", host)
+        worker.start()
+
+    def process_ended(self, worker: Worker, code: int) -> None:
+        """A worker process has ended."""
+        del self.workers[worker.number]
+        self.judge.note("end", worker.number, "with code", code)
+        if worker.process is not None:
+            self.driver.process_ended(worker.process, worker.task, code)
+        self._close_if_empty()
+
+    def is_dead(self, number: int) -> bool:
+        """Whether a process has ended."""
+        return number not in self.workers
+
+    def task_id(self, task: int) -> str:
+        """Name of a task."""
+        return self.scenario.plan.tasks[task].task_id
+
+    # ------------------------------------------------------------------------------------------------ network
+
+    def connect(self, worker: Worker) -> Connection | None:
+        """Connect a worker to the driver; None if nobody answers."""
+        if self.gone_home or not self.driver.alive:
+            return None
+        self._made += 1
+        connection = Connection(self._made, worker, self.driver, self.agenda, self._random, self.delay)
+        self.connections[connection.number] = connection
+        self.driver.accept(connection)
+        return connection
+
+    # ------------------------------------------------------------------------------------------------- chance
+
+    def chance(self, probability: float) -> bool:
+        """Whether something happens that does with a probability."""
+        return self._random.random() < probability
+
+    def spread(self, most: float) -> float:
+        """Some number from 0 to `most`."""
+        return most * self._random.random()
+
+    def dies_now(self) -> bool:
+        """Whether the worker process that asks dies in this very moment."""
+        if self._step_crash and self.agenda.now < self.weather.until and self.chance(self._step_crash):
+            self.count("step crash")
+            return True
+        return False
+
+    def count(self, fault: str) -> None:
+        """Something went wrong."""
+        self.faults[fault] += 1
+
+    def _clock_rate(self) -> float:
+        return 1.0 + _DRIFT * (2.0 * self._random.random() - 1.0)
