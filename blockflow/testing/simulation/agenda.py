@@ -31,8 +31,12 @@ class Agenda:
 
     def after(self, seconds: float, thing: Callable[[], None]) -> None:
         """Let something happen later."""
+        self.at(self.now + seconds, thing)
+
+    def at(self, time: float, thing: Callable[[], None]) -> None:
+        """Let something happen at a time."""
         self._noted += 1
-        heappush(self._things, (self.now + seconds, self._noted, thing))
+        heappush(self._things, (time, self._noted, thing))
 
     def step(self) -> bool:
         """Go to the next thing and let it happen; false if there is none."""

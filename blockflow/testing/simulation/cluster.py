@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
     from blockflow.testing.simulation.profiles import Profile
 
+_FEW_DELAYS = 50.0
+"""Leases of at least as many times what a message takes are not lost by chance."""
+
 _DRIFT = 0.01
 """Clocks are wrong by this share at most."""
 
@@ -74,6 +77,9 @@ class Cluster:
             BrokenPromise: Something happened that must never happen.
         """
         self.weather.begin()
+        if self.chance(0.3):
+            for task in self.scenario.plan.tasks:
+                self.agenda.after(self.spread(self.weather.until), lambda number=task.number: self._by_hand(number))  # type: ignore[misc]
         self.driver.start()
         while not (self.gone_home and not self.workers):
             if not self.agenda.step():
@@ -155,12 +161,19 @@ class Cluster:
         self.judge.note("start", worker.number, "process", process, "task", task, "on", host)
         worker.start()
 
+    def _by_hand(self, task: int) -> None:
+        """Somebody starts a worker by hand, and again whenever it ends before the run is over."""
+        if not self.run_is_over:
+            self.start_process(task, None)
+
     def process_ended(self, worker: Worker, code: int) -> None:
         """A worker process has ended."""
         del self.workers[worker.number]
         self.judge.note("end", worker.number, "with code", code)
         if worker.process is not None:
             self.driver.process_ended(worker.process, worker.task, code)
+        else:
+            self.agenda.after(self.spread(30.0), lambda: self._by_hand(worker.task))
         self._close_if_empty()
 
     def is_dead(self, number: int) -> bool:
@@ -199,6 +212,14 @@ class Cluster:
             self.count("step crash")
             return True
         return False
+
+    def fenced(self, worker: Worker) -> None:
+        """A worker ends itself because the driver has not answered for the time of a lease."""
+        self.count("fenced")
+        keys = () if worker.execution is None else (worker.execution.key,)
+        self.judge.note("fenced", worker.number, keys=keys)
+        if not (worker.disturbed or self.gone_home) and self.lease > _FEW_DELAYS * self.delay:
+            raise BrokenPromise("fence", f"process {worker.number} ends itself, and nothing was wrong with it", keys)
 
     def count(self, fault: str) -> None:
         """Something went wrong."""

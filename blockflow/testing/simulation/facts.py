@@ -44,7 +44,7 @@ class Execution:
     grant: Grant
     process: int
     outcome: str | None = None
-    """None while it lasts; then "done", "failed", "killed" or "aborted"."""
+    """None while it lasts; then "done", "failed", "killed" or "aborted"; after a post-check "verified" or "refused"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,10 @@ class Judge:
         """By block: how often it was lost with a worker."""
         self.last_attempt = 0
         self.executions = 0
+        self._dismissed: set[int] = set()
+        """Workers that were told that there is nothing more for them."""
+        self._passed: set[Key] = set()
+        """Blocks that a check has found done before they ran."""
 
     # ---------------------------------------------------------------------------------------------------- story
 
@@ -163,6 +167,8 @@ class Judge:
         """The scheduler has handled an event; returns the ghosts of the leases that it granted."""
         if isinstance(event, ev.BlocksChecked):
             self._checked(event)
+        elif isinstance(event, ev.WorkerJoined):
+            self._dismissed.discard(event.worker)
         orphans: list[Key] = []
         for number in range(len(self._known)):
             states = scheduler.book(number).blocks.states
@@ -171,6 +177,7 @@ class Judge:
                 self._known[number] = states.copy()
         self._check_orphans(orphans)
         grants = [self._granted(wanted, event) for wanted in instructions if isinstance(wanted, ev.GrantLease)]
+        self._dismissed.update(wanted.worker for wanted in instructions if isinstance(wanted, ev.DismissWorker))
         if instructions:
             self.note(type(event).__name__, "->", *(type(instruction).__name__ for instruction in instructions))
         return grants
@@ -193,12 +200,20 @@ class Judge:
     def _checked(self, event: ev.BlocksChecked) -> None:
         for failure in event.failures:
             self.failures[event.task, failure.index] += 1
-        if event.phase is ev.Phase.AFTER:
-            for index in event.refused.tolist():
-                self.failures[event.task, index] += 1
-                grant = self.current.get((event.task, index))
-                if grant is not None and index in grant.executions:
-                    grant.executions[index].outcome = "refused"
+        if event.phase is ev.Phase.BEFORE:
+            self._passed.update((event.task, index) for index in event.passed.tolist())
+            return
+        for index in event.refused.tolist():
+            self.failures[event.task, index] += 1
+            self._verified((event.task, index), "refused")
+        for index in event.passed.tolist():
+            self._verified((event.task, index), "verified")
+
+    def _verified(self, key: Key, outcome: str) -> None:
+        """A post-check has looked at what an execution did."""
+        grant = self.current.get(key)
+        if grant is not None and grant.executions[key[1]].outcome == "done":
+            grant.executions[key[1]].outcome = outcome
 
     def _granted(self, instruction: ev.GrantLease, event: ev.Event) -> Grant:
         self._grants += 1
@@ -208,6 +223,8 @@ class Judge:
         self.note("granted as", grant.number, "attempt", instruction.attempt, keys=keys)
         if self.stopping:
             raise BrokenPromise("stop", f"{grant} is granted after the run was stopped", keys)
+        if grant.worker in self._dismissed:
+            raise BrokenPromise("dismissal", f"{grant} is granted to a worker that was sent home", keys)
         if instruction.attempt <= self.last_attempt:
             raise BrokenPromise("attempts", f"attempt {instruction.attempt} follows {self.last_attempt}", keys)
         self.last_attempt = instruction.attempt + len(indices) - 1
@@ -241,6 +258,8 @@ class Judge:
                     self._done(key)
                 case BlockState.FAILED:
                     self._failed(key)
+                case BlockState.SKIPPED if key not in self._passed:
+                    raise BrokenPromise("truth", f"block {key} is skipped, but no check has found it done", (key,))
                 case BlockState.ORPHANED:
                     orphans.append(key)
             if after in _ENDED:
@@ -258,7 +277,8 @@ class Judge:
     def _done(self, key: Key) -> None:
         grant = self.current.get(key)
         execution = None if grant is None else grant.executions.get(key[1])
-        if execution is None or execution.outcome != "done":
+        good = "done" if self._plan.tasks[key[0]].task.post_check is None else "verified"
+        if execution is None or execution.outcome != good:
             ran = "it never ran" if execution is None else f"it was {execution.outcome}"
             raise BrokenPromise("truth", f"block {key} counts as done under {grant}, but there {ran}", (key,))
 

@@ -90,7 +90,7 @@ class Pipe:
         time = max(self._last, self._agenda.now + self._random.expovariate(1.0 / self.seconds))
         self._last = time
         lost = self._lost
-        self._agenda.after(time - self._agenda.now, lambda: self._come(data, lost))
+        self._agenda.at(time, lambda: self._come(data, lost))
 
     def _come(self, data: bytes | None, lost: int) -> None:
         if lost != self._lost:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Key = tuple[int, int]
 """Task number and index of a block."""
 
+EVER = 10**9
+
 _PACES = ((0.001, 0.02), (0.01, 0.2), (0.5, 5.0), None)
 """Least and greatest seconds of a block: many in a lease, a few, or one; None for a third of a lease to some leases."""
 
@@ -110,17 +112,17 @@ def _trouble(random: Random, nature: Nature, lease: float, *, hangs: bool) -> No
     """Make one block in four a difficult one."""
     match random.randrange(24):
         case 0 | 1:
-            nature.fails = random.choice((1, 1, 2, 3, 99))
+            nature.fails = random.choice((1, 1, 2, 3, EVER))
         case 2:
-            nature.kills = random.choice((1, 2, 4, 99))
+            nature.kills = random.choice((1, 2, 4, EVER))
         case 3 if hangs:
-            nature.hangs = random.choice((1, 1, 2, 99))
+            nature.hangs = random.choice((1, 1, 2, EVER))
         case 4:
             nature.done_before = True
         case 5:
-            nature.check_raises = random.choice((1, 1, 99))
+            nature.check_raises = random.choice((1, 1, EVER))
         case 6:
-            nature.refused = random.choice((1, 2, 99))
+            nature.refused = random.choice((1, 2, EVER))
         case 7:
             nature.seconds = min(6.0 * lease, 20.0 * nature.seconds)
 

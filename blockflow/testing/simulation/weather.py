@@ -94,6 +94,8 @@ class Weather:
                 return worker is not None
             case "stall":
                 self._cluster.driver.stall()
+                for worker in self._cluster.workers.values():
+                    worker.disturbed = True
                 self._heal_after(self._duration(), self._cluster.driver.resume)
                 return True
             case _:
@@ -101,6 +103,7 @@ class Weather:
 
     def _on_network(self, kind: str, connection: Connection) -> None:
         random = self._random
+        connection.worker.disturbed = True
         match kind:
             case "cut":
                 connection.break_up(lose_up=random.random() < 0.6, lose_down=random.random() < 0.6)
@@ -138,6 +141,7 @@ class Weather:
             case "crash":
                 worker.crash()
             case "pause":
+                worker.disturbed = True
                 if not worker.paused:
                     worker.pause()
                     self._heal_after(self._random.choice(self._profile.pauses), worker.resume)

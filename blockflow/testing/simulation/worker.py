@@ -12,7 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from blockflow.errors import RemoteProtocolError
-from blockflow.net.link import CONNECT_SECONDS, PART_SECONDS
+from blockflow.net.link import CONNECT_SECONDS, EXIT_FENCED, EXIT_TIMEOUT, PART_SECONDS
 from blockflow.testing.simulation.facts import Execution, Grant
 from blockflow.testing.simulation.judge import BrokenPromise
 from blockflow.wire.failures import FailureText
@@ -58,6 +58,8 @@ class Worker:
         self.paused = False
         self.bad = False
         """Every block fails here."""
+        self.disturbed = False
+        """Something has happened to it that may keep it from talking with the driver."""
         self.connection: Connection | None = None
         self.execution: Execution | None = None
         """What it works on."""
@@ -258,12 +260,12 @@ class Worker:
             self.session.block_done(given, _LATE, now - began, now, asks=False)
             self.session.goodbye("a block took too long", now)
             self._flush()
-            self.exit(70)
+            self.exit(EXIT_TIMEOUT)
             return False
         deadline = self.session.deadline
         if deadline is not None and now > deadline and self.session.holds:
-            self.cluster.count("fenced")
-            self.exit(75)
+            self.cluster.fenced(self)
+            self.exit(EXIT_FENCED)
             return False
         return True
 
