@@ -144,6 +144,8 @@ class Welcome(_Message, frozen=True, tag=16):
     """How long it may keep blocks after a message of its own that was answered."""
     timeout_microseconds: Natural | None
     """How long one block may take."""
+    watched: bool
+    """The driver notices by itself when this process dies: as long as the connection stands, its leases do not end."""
 
 
 class Refused(_Message, frozen=True, tag=17):

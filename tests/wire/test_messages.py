@@ -51,6 +51,7 @@ from_driver: st.SearchStrategy[wire.FromDriver] = st.one_of(
         st.lists(st.tuples(wholes, wholes), min_size=1, max_size=32).map(tuple),
         naturals,
         st.none() | naturals,
+        st.booleans(),
     ),
     st.builds(wire.Refused, st.text(max_size=LONGEST_ERROR)),
     st.builds(wire.Granted, naturals, naturals, st.lists(naturals, max_size=50).map(tuple)),
@@ -70,7 +71,7 @@ EXAMPLES: tuple[wire.FromWorker | wire.FromDriver, ...] = (
     wire.Returned(7, 3),
     wire.Heartbeat(8),
     wire.Goodbye("timeout"),
-    wire.Welcome(1, (wire.AxisLayout(-5, 10, 7, 2, 1, 0, 4),), ((-7, 66),), 60_000_000, None),
+    wire.Welcome(1, (wire.AxisLayout(-5, 10, 7, 2, 1, 0, 4),), ((-7, 66),), 60_000_000, None, False),
     wire.Refused("this is another run"),
     wire.Granted(7, 120, (5, 3, 2, 1)),
     wire.Acknowledged(5, 7, False),
@@ -135,7 +136,7 @@ def packed(*values: Any) -> bytes:
 
 HELLO = (1, wire.PROTOCOL, "run", "task", None, "host", 1, None)
 REPORT = (2, 1, 1, 10, None, False, 1)
-WELCOME = (16, 1, ((0, 1, 1, 0, 0, 0, 0),), ((0, 1),), 1, None)
+WELCOME = (16, 1, ((0, 1, 1, 0, 0, 0, 0),), ((0, 1),), 1, None, False)
 
 
 @pytest.mark.parametrize("message", [HELLO, REPORT])
@@ -225,10 +226,10 @@ def test_long_texts_of_workers_are_refused(message: tuple[Any, ...]) -> None:
     [
         (17, "x" * (LONGEST_ERROR + 1)),
         (18, 1, 1, (1,) * (2 * wire.MOST_BLOCKS + 1)),
-        (16, 1, (), (), 1, None),
-        (16, 1, ((0, 1, 1, 0, 0, 0, 0),) * 33, ((0, 1),) * 33, 1, None),
-        (16, 1, ((0, 1, 1, 0, 0, 0, 0, 0),), ((0, 1),), 1, None),
-        (16, 1, ((0, 1, 1, 0, 0, 0, 0),), ((0, 1, 2),), 1, None),
+        (16, 1, (), (), 1, None, False),
+        (16, 1, ((0, 1, 1, 0, 0, 0, 0),) * 33, ((0, 1),) * 33, 1, None, False),
+        (16, 1, ((0, 1, 1, 0, 0, 0, 0, 0),), ((0, 1),), 1, None, False),
+        (16, 1, ((0, 1, 1, 0, 0, 0, 0),), ((0, 1, 2),), 1, None, False),
     ],
 )
 def test_long_lists_of_drivers_are_refused(message: tuple[Any, ...]) -> None:
