@@ -29,8 +29,7 @@ from msgspec import structs
 from blockflow.aside import Aside
 from blockflow.errors import LedgerFullError, RemoteProtocolError, RunError
 from blockflow.net.connection_file import close_connection, write_connection
-from blockflow.net.server import Peer, WorkerServer, bind
-from blockflow.net.tls import make_certificate
+from blockflow.net.server import Peer, WorkerServer, bind, bind_here
 from blockflow.outbox import Outbox
 from blockflow.place import is_dead, is_stopped, kill, this_place
 from blockflow.state import events as ev
@@ -90,7 +89,7 @@ class Coordinator:
         crew: The worker processes.
         directory: Private directory of the connection file.
         run: Id of the run.
-        host: Address to listen on, and to tell the workers.
+        host: Address to listen on, and to tell the workers; None if they are all on this machine.
         port: Port to listen on; 0 for any.
         ledger: Where everything is recorded; the scheduler has to be recording then.
     """
@@ -103,7 +102,7 @@ class Coordinator:
         *,
         directory: Path,
         run: str,
-        host: str,
+        host: str | None,
         port: int,
         ledger: RunLedger | None = None,
     ) -> None:
@@ -191,20 +190,37 @@ class Coordinator:
             self.snapshot = self._scheduler.task_states
 
     def _listen(self) -> WorkerServer:
+        resumable = self._ledger is not None
+        if self._host is None:
+            name = f"{self._run}.socket"
+            try:
+                listening = bind_here(str(self._directory), name)
+            except OSError:
+                return self._listen_on_network("127.0.0.1")  # a file system without sockets, or a system
+            path = str(self._directory.resolve() / name)
+            self.connection = write_connection(self._directory, self._run, (), "", resumable=resumable, socket=path)
+            server = WorkerServer(None, self._serve)
+            server.add_socket(listening)
+            return server
+        return self._listen_on_network(self._host)
+
+    def _listen_on_network(self, host: str) -> WorkerServer:
+        from blockflow.net.tls import make_certificate
+
         try:
-            listening = bind(self._host, self._port)
+            listening = bind(host, self._port)
         except OSError as error:
             raise RunError(
-                f"cannot listen on {self._host}:{self._port}: {error}; host= must be an address of this machine, and "
+                f"cannot listen on {host}:{self._port}: {error}; host= must be an address of this machine, and "
                 "port= one that is free (0 for any)"
             ) from error
-        advertised = socket.gethostname() if self._host in ("", "0.0.0.0", "::") else self._host
+        advertised = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
         addresses = ((advertised, int(listening.getsockname()[1])),)
         pem = make_certificate(self._run, datetime.datetime.now(datetime.UTC))
         resumable = self._ledger is not None
         self.connection = write_connection(self._directory, self._run, addresses, pem, resumable=resumable)
         server = WorkerServer(self.connection.path, self._serve)
-        server.add_socket(listening)
+        server.add_sockets([listening])
         return server
 
     async def _until_finished(self) -> None:

@@ -74,8 +74,9 @@ def run_blockwise(
         progress: Show how far the run is.
         summary: Print an account at the end.
         host: Address to listen on and to tell workers, for workers on other machines; by default the value of
-            ``DAISY_HOST``, else only this machine can connect (127.0.0.1).
-        port: Port to listen on; 0 for any that is free.
+            ``DAISY_HOST``. With neither, the run listens on a socket in the file system, which only processes of this
+            user on this machine can reach.
+        port: Port to listen on, with 127.0.0.1 as `host` if none is given; 0 for any that is free.
 
     Returns:
         A mapping from task ids to states that is true if every block is done or was skipped.
@@ -98,7 +99,7 @@ def run_blockwise(
     began = time.monotonic()
     display = make_display(progress=progress)
     if multiprocessing:
-        address = host or os.environ.get(HOST_VARIABLE) or "127.0.0.1"
+        address = host or os.environ.get(HOST_VARIABLE) or ("127.0.0.1" if port else None)
         scheduler, _ = run_in_processes(plan, display, host=address, port=port)
     else:
         scheduler = run_here(plan, display)
@@ -109,7 +110,7 @@ def run_in_processes(
     plan: Plan,
     display: Display,
     *,
-    host: str,
+    host: str | None,
     port: int,
     scheduler: Scheduler | None = None,
     stop_event: threading.Event | None = None,
@@ -119,7 +120,7 @@ def run_in_processes(
     Args:
         plan: What to run.
         display: Shows how far the run is.
-        host: Address to listen on, and to tell workers.
+        host: Address to listen on, and to tell workers; None if they are all on this machine.
         port: Port to listen on; 0 for any.
         scheduler: Made for the plan, and not used before; made here if not given.
         stop_event: Setting it stops the run.
@@ -149,7 +150,7 @@ def run_in_processes(
 
 
 def _coordinator(
-    scheduler: Scheduler, launcher: LocalLauncher, host: str, port: int
+    scheduler: Scheduler, launcher: LocalLauncher, host: str | None, port: int
 ) -> tuple[Coordinator, list[Action]]:
     """A coordinator for a scheduler, and what it has to do first."""
     from blockflow.coordinator import Coordinator

@@ -80,7 +80,7 @@ class Crew:
     def context(self, process: int | None, task: int) -> Context:
         """What a process of a task is told about the run."""
         assert self._connection is not None
-        host, port = self._connection.addresses[0]
+        host, port = next(iter(self._connection.addresses), ("127.0.0.1", 0))
         context = Context(
             hostname=host,
             port=port,
