@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, assert_never
 from msgspec import structs
 
 from blockflow.aside import Aside
-from blockflow.errors import LedgerFullError, RemoteProtocolError, RunError
+from blockflow.errors import LedgerFullError, RemoteProtocolError
 from blockflow.net.connection_file import close_connection, write_connection
-from blockflow.net.server import Peer, WorkerServer, bind, bind_here
+from blockflow.net.listen import bind, bind_here
+from blockflow.net.server import Peer, WorkerServer
 from blockflow.outbox import Outbox
 from blockflow.place import is_dead, is_stopped, kill, this_place
 from blockflow.state import events as ev
@@ -89,8 +90,8 @@ class Coordinator:
         crew: The worker processes.
         directory: Private directory of the connection file.
         run: Id of the run.
-        host: Address to listen on, and to tell the workers; None if they are all on this machine.
-        port: Port to listen on; 0 for any.
+        host: Address to tell the workers.
+        listening: A socket that listens there; None if all workers are on this machine.
         ledger: Where everything is recorded; the scheduler has to be recording then.
     """
 
@@ -102,8 +103,8 @@ class Coordinator:
         *,
         directory: Path,
         run: str,
-        host: str | None,
-        port: int,
+        host: str,
+        listening: socket.socket | None,
         ledger: RunLedger | None = None,
     ) -> None:
         self._scheduler = scheduler
@@ -117,7 +118,7 @@ class Coordinator:
         """The writing of records; None while there are none."""
         self._disk = Aside("blockflow-ledger")
         self._place = this_place()
-        self._host, self._port = host, port
+        self._host, self._listening = host, listening
         self.snapshot: dict[str, TaskState] = scheduler.task_states
         """How far the tasks have got; replaced, never changed."""
         self.notices: deque[ev.TellFailure] = deque(maxlen=MOST_NOTICES)
@@ -131,6 +132,8 @@ class Coordinator:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked = False
+        self._drain_until: float | None = None
+        """While the run is being stopped: how long blocks under way may take to end."""
         self._ended = threading.Event()
         self._first_actions: list[Action] = []
         self._thread = threading.Thread(target=self._run_loop, name="blockflow-coordinator", daemon=True)
@@ -154,9 +157,16 @@ class Coordinator:
         # Not Thread.join: when Ctrl-C interrupts it, Python 3.11 takes the thread for ended.
         return self._ended.wait(seconds)
 
-    def stop(self) -> None:
-        """Grant nothing more, end all workers within a second or two, and end the loop."""
-        self._stop_asked = True
+    def stop(self, *, drain: float = 0.0) -> None:
+        """Grant nothing more, end all workers within a second or two, and end the loop.
+
+        Args:
+            drain: Seconds that blocks under way may take to end before that.
+        """
+        if drain:
+            self._drain_until = time.monotonic() + drain
+        else:
+            self._stop_asked = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop ended in this very moment
                 self._loop.call_soon_threadsafe(self._wake.set)
@@ -191,41 +201,31 @@ class Coordinator:
 
     def _listen(self) -> WorkerServer:
         resumable = self._ledger is not None
-        if self._host is None:
+        if self._listening is None:
             name = f"{self._run}.socket"
             try:
                 listening = bind_here(str(self._directory), name)
             except OSError:
-                return self._listen_on_network("127.0.0.1")  # a file system without sockets, or a system
-            path = str(self._directory.resolve() / name)
-            self.connection = write_connection(self._directory, self._run, (), "", resumable=resumable, socket=path)
-            server = WorkerServer(None, self._serve)
-            server.add_socket(listening)
-            return server
-        return self._listen_on_network(self._host)
-
-    def _listen_on_network(self, host: str) -> WorkerServer:
+                self._listening = bind(self._host, 0)  # a file system or a machine without such sockets
+            else:
+                path = str(self._directory.resolve() / name)
+                self.connection = write_connection(self._directory, self._run, (), "", resumable=resumable, socket=path)
+                server = WorkerServer(None, self._serve)
+                server.add_socket(listening)
+                return server
         from blockflow.net.tls import make_certificate
 
-        try:
-            listening = bind(host, self._port)
-        except OSError as error:
-            raise RunError(
-                f"cannot listen on {host}:{self._port}: {error}; host= must be an address of this machine, and "
-                "port= one that is free (0 for any)"
-            ) from error
-        advertised = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
-        addresses = ((advertised, int(listening.getsockname()[1])),)
+        advertised = socket.gethostname() if self._host in ("", "0.0.0.0", "::") else self._host
+        addresses = ((advertised, int(self._listening.getsockname()[1])),)
         pem = make_certificate(self._run, datetime.datetime.now(datetime.UTC))
-        resumable = self._ledger is not None
         self.connection = write_connection(self._directory, self._run, addresses, pem, resumable=resumable)
         server = WorkerServer(self.connection.path, self._serve)
-        server.add_sockets([listening])
+        server.add_socket(self._listening)
         return server
 
     async def _until_finished(self) -> None:
         next_snapshot = 0.0
-        stopping = False
+        draining = False
         while not self._scheduler.finished:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
@@ -237,8 +237,11 @@ class Coordinator:
             if deadline is not None and deadline <= now:
                 self._renew_watched(now)
                 self._handle(ev.Ticked(), now)
-            if self._stop_asked and not stopping:
-                stopping = True
+            if self._drain_until is not None and not draining:
+                draining = True
+                self._handle(ev.StopAsked(), now)
+            if self._stop_asked or now > (self._drain_until or now):
+                self._stop_asked = True
                 self._handle(ev.StopAsked(), now)
                 return
             if now >= next_snapshot:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blockflow.errors import ConnectionFileError, PlanError
+from blockflow.errors import ConnectionFileError, PlanError, RunError
 from blockflow.logging import get_log_basedir
 from blockflow.monitor.progress import make_display
 from blockflow.plan.plan import check_runnable, compile_plan, dropped_voxels_warning
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Iterable
+    import socket
+    from collections.abc import Iterable, Iterator
 
     from blockflow.coordinator import Coordinator
     from blockflow.launch.local import LocalLauncher
@@ -39,6 +41,9 @@ HOST_VARIABLE = "DAISY_HOST"
 _LOOK_SECONDS = 0.1
 """How often the display is renewed."""
 
+DRAIN_SECONDS = 30.0
+"""How long blocks under way may take to end after the first Ctrl-C, where what is done is recorded."""
+
 _STOP_SECONDS = 20.0
 """How long a run that is stopped may take; about one second if nothing hangs in the operating system."""
 
@@ -55,6 +60,7 @@ def run_blockwise(
     summary: bool = True,
     host: str | None = None,
     port: int = 0,
+    lease_seconds: float = 60.0,
 ) -> RunResult:
     """Run tasks over all their blocks.
 
@@ -77,6 +83,8 @@ def run_blockwise(
             ``DAISY_HOST``. With neither, the run listens on a socket in the file system, which only processes of this
             user on this machine can reach.
         port: Port to listen on, with 127.0.0.1 as `host` if none is given; 0 for any that is free.
+        lease_seconds: How long a worker on another machine keeps its blocks without a sign of life. Give more if your
+            blocks run C code that holds Python's lock for longer. Workers on this machine keep them while they live.
 
     Returns:
         A mapping from task ids to states that is true if every block is done or was skipped.
@@ -86,12 +94,15 @@ def run_blockwise(
         NotShippableError: A process function cannot be sent to a worker; nothing has started.
         RunError: The run could not be started.
         KeyboardInterrupt: Ctrl-C was pressed; all workers were stopped.
+        SystemExit: This process was told to end (SIGTERM); all workers were stopped.
     """
     from blockflow.plan.task import Task as TaskClass
 
     plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks)
     check_runnable(plan)
     _check_port(port)
+    if isinstance(lease_seconds, bool) or not 1 <= lease_seconds <= 86400:
+        raise PlanError(f"lease_seconds must be a number from 1 to 86400 (one day), got {lease_seconds!r}")
     for task in plan.tasks:
         warning = dropped_voxels_warning(task.task)
         if warning is not None:
@@ -100,7 +111,7 @@ def run_blockwise(
     display = make_display(progress=progress)
     if multiprocessing:
         address = host or os.environ.get(HOST_VARIABLE) or ("127.0.0.1" if port else None)
-        scheduler, _ = run_in_processes(plan, display, host=address, port=port)
+        scheduler, _ = run_in_processes(plan, display, host=address, port=port, lease_seconds=lease_seconds)
     else:
         scheduler = run_here(plan, display)
     return _account(scheduler, display, time.monotonic() - began, summary=summary)
@@ -114,6 +125,7 @@ def run_in_processes(
     port: int,
     scheduler: Scheduler | None = None,
     stop_event: threading.Event | None = None,
+    lease_seconds: float = 60.0,
 ) -> tuple[Scheduler, Connection | None]:
     """Run a plan to its end with worker processes.
 
@@ -124,12 +136,14 @@ def run_in_processes(
         port: Port to listen on; 0 for any.
         scheduler: Made for the plan, and not used before; made here if not given.
         stop_event: Setting it stops the run.
+        lease_seconds: How long a worker on another machine keeps its blocks without a sign of life.
 
     Returns:
         The scheduler, and where the run listened.
     """
     from blockflow.launch.local import LocalLauncher
 
+    listening = None if host is None else _listen(host, port)
     launcher = LocalLauncher()
     launcher.prepare()  # it loads what workers need while this process imports all that follows
     try:
@@ -137,35 +151,69 @@ def run_in_processes(
         from blockflow.state.scheduler import Scheduler
 
         if scheduler is None:
-            scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE)
-        coordinator, actions = _coordinator(scheduler, launcher, host, port)
+            scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE, lease_seconds=lease_seconds)
+        coordinator, actions = _coordinator(scheduler, launcher, host or "127.0.0.1", listening)
     except BaseException:
         launcher.stop(grace=0.0)
+        if listening is not None:
+            listening.close()
         raise
-    coordinator.start(actions)
-    _watch(plan, coordinator, display, stop_event)
+    with _ended_by_sigterm():
+        coordinator.start(actions)
+        _watch(plan, coordinator, display, stop_event)
     if coordinator.error is not None:
         raise coordinator.error
     return scheduler, coordinator.connection
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, before anything is started."""
+    from blockflow.net.listen import bind
+
+    try:
+        return bind(host, port)
+    except OSError as error:
+        raise RunError(
+            f"cannot listen on {host}:{port}: {error}; host= must be an address of this machine, and port= one that "
+            "is free (0 for any)"
+        ) from error
+
+
 def _coordinator(
-    scheduler: Scheduler, launcher: LocalLauncher, host: str | None, port: int
+    scheduler: Scheduler, launcher: LocalLauncher, host: str, listening: socket.socket | None
 ) -> tuple[Coordinator, list[Action]]:
     """A coordinator for a scheduler, and what it has to do first."""
     from blockflow.coordinator import Coordinator
     from blockflow.launch.crew import Crew
     from blockflow.place import this_place
     from blockflow.state.events import Ticked
-    from blockflow.state.scheduler import LEASE_SECONDS
     from blockflow.switchboard import Switchboard
 
     run = os.urandom(8).hex()
     crew = Crew(scheduler.plan, launcher)
-    switchboard = Switchboard(scheduler, run=run, lease_seconds=LEASE_SECONDS, place=this_place())
+    switchboard = Switchboard(scheduler, run=run, lease_seconds=scheduler.lease_seconds, place=this_place())
     actions = switchboard.handle(Ticked(), time.monotonic())
-    directory = _private_directory()
-    return Coordinator(scheduler, switchboard, crew, directory=directory, run=run, host=host, port=port), actions
+    coordinator = Coordinator(
+        scheduler, switchboard, crew, directory=_private_directory(), run=run, host=host, listening=listening
+    )
+    return coordinator, actions
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process in an orderly way, unless somebody else has something to do then."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _watch(plan: Plan, coordinator: Coordinator, display: Display, stop_event: threading.Event | None) -> None:
