@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import os
 import socket
 import threading
 import time
@@ -68,6 +69,9 @@ HELLO_SECONDS = 10.0
 FULL_SECONDS = 1.0
 """How often a full disk is tried again."""
 
+BEAT_SECONDS = 5.0
+"""How often the ledger hears of this driver, and is asked whether it has become long."""
+
 STOP_SECONDS = 0.7
 """How long workers may take to end by themselves when the run is stopped."""
 
@@ -117,6 +121,7 @@ class Coordinator:
         self._recording: asyncio.Task[None] | None = None
         """The writing of records; None while there are none."""
         self._disk = Aside("blockflow-ledger")
+        self._fold = Aside("blockflow-fold")
         self._place = this_place()
         self._host, self._listening = host, listening
         self.snapshot: dict[str, TaskState] = scheduler.task_states
@@ -181,6 +186,7 @@ class Coordinator:
         finally:
             self._checks.close()
             self._disk.close()
+            self._fold.close()
             self._crew.stop(grace=0.0)
             self._ended.set()
 
@@ -202,7 +208,7 @@ class Coordinator:
     def _listen(self) -> WorkerServer:
         resumable = self._ledger is not None
         if self._listening is None:
-            name = f"{self._run}.socket"
+            name = f"{self._run}.{os.getpid()}.socket"
             try:
                 listening = bind_here(str(self._directory), name)
             except OSError:
@@ -224,7 +230,7 @@ class Coordinator:
         return server
 
     async def _until_finished(self) -> None:
-        next_snapshot = 0.0
+        next_snapshot = next_beat = 0.0
         draining = False
         while not self._scheduler.finished:
             with contextlib.suppress(TimeoutError):
@@ -244,6 +250,10 @@ class Coordinator:
                 self._stop_asked = True
                 self._handle(ev.StopAsked(), now)
                 return
+            if self._ledger is not None and now >= next_beat:
+                next_beat = now + BEAT_SECONDS
+                self._start_recording(self._ledger)  # also if there is nothing to record: it shows that we live
+                self._fold.call(self._ledger.fold_if_due).add_done_callback(self._note_error)
             if now >= next_snapshot:
                 self.snapshot = self._scheduler.task_states
                 next_snapshot = now + SNAPSHOT_SECONDS
@@ -314,19 +324,28 @@ class Coordinator:
         """Do what is asked for, or keep it until what it may follow from is durable."""
         if self._ledger is not None:
             actions = self._outbox.put(actions, self._scheduler.take_records())
-            if self._recording is None and not self._outbox.idle:
-                self._recording = asyncio.ensure_future(self._record(self._ledger))
-                self._recording.add_done_callback(self._note_error)
+            if not self._outbox.idle:
+                self._start_recording(self._ledger)
         self._perform(actions)
+
+    def _start_recording(self, ledger: RunLedger) -> None:
+        if self._recording is None and self.error is None:
+            self._recording = asyncio.ensure_future(self._record(ledger))
+            self._recording.add_done_callback(self._note_error)
 
     async def _record(self, ledger: RunLedger) -> None:
         """Make records durable, batch after batch, and let go what has waited for them."""
         try:
-            while batch := self._outbox.take_batch():
+            batch = self._outbox.take_batch()
+            while True:
                 await self._write(ledger, batch)
                 self._perform(self._outbox.written())
+                batch = self._outbox.take_batch()
+                if not batch:
+                    return
         finally:
             self._recording = None
+            self._wake.set()
 
     async def _write(self, ledger: RunLedger, batch: list[Record]) -> None:
         """Write a batch; while there is no space for it, nothing is granted or acknowledged, and nothing is lost."""

@@ -9,6 +9,7 @@ worker that comes too late can tell the end of its run from a run that never was
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -115,12 +116,15 @@ def close_connection(connection: Connection) -> None:
     from pathlib import Path
 
     directory = Path(connection.path).parent
+    if connection.socket:
+        Path(connection.socket).unlink(missing_ok=True)
+    with contextlib.suppress(ConnectionFileError):
+        if read_connection(connection.path) != connection:
+            return  # another driver has taken over the run, and listens elsewhere
     try:
         write_connection(directory, connection.run, (), "")
     except OSError:  # the disk is full, or the directory is gone: then at least the key goes
         Path(connection.path).unlink(missing_ok=True)
-    if connection.socket:
-        Path(connection.socket).unlink(missing_ok=True)
     for file in directory.glob(f"*{_SUFFIX}"):
         try:
             if time.time() - file.stat().st_mtime > _KEPT_SECONDS and read_connection(str(file)).finished:
