@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
-from blockflow.errors import LocalProtocolError, RemoteProtocolError
+from blockflow.errors import GeometryError, LocalProtocolError, RemoteProtocolError
 from blockflow.wire.failures import LONGEST_WHERE
 from blockflow.wire.messages import (
     PROTOCOL,
@@ -235,10 +235,14 @@ class WorkerSession:
             raise RemoteProtocolError("a second Welcome")
         if 0 not in self._sent_at:
             raise RemoteProtocolError("a Welcome that nobody asked for")
-        if any(axis.step <= 0 for axis in message.axes) or len(message.axes) != len(message.total):
-            raise RemoteProtocolError("a Welcome that describes no grid")
+        try:
+            grid = grid_of(message.axes)
+        except GeometryError as error:
+            raise RemoteProtocolError(f"a Welcome that describes no grid: {error}") from None
+        if len(message.axes) != len(message.total):
+            raise RemoteProtocolError("a Welcome that describes no grid: it has other axes than the total ROI")
         self.welcome = message
-        self.grid = grid_of(message.axes)
+        self.grid = grid
         self.total = message.total
         self.deadline = self._sent_at.pop(0) + self.lease_seconds
 
