@@ -101,7 +101,7 @@ class Grid:
     def regular(
         cls,
         shape: Iterable[int],
-        block: int | None | Sequence[int | None],
+        block: int | Sequence[int | None] | None,
         context: int | Sequence[int | tuple[int, int]] = 0,
         *,
         fit: Fit = "shrink",

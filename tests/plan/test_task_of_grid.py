@@ -90,7 +90,7 @@ def test_masks_name_the_blocks_that_touch_something(grid: Grid, data: st.DataObj
 
 @given(grids())
 def test_any_grid_crosses_the_wire(grid: Grid) -> None:
-    welcome = wire.Welcome(1, wire.layout_of(grid), grid.total, 60_000_000, None)
+    welcome = wire.Welcome(1, wire.layout_of(grid), grid.total, 60_000_000, None, False)
     arrived = wire.decode_from_driver(wire.encode(welcome))
     assert arrived == welcome
     assert isinstance(arrived, wire.Welcome)
@@ -99,7 +99,7 @@ def test_any_grid_crosses_the_wire(grid: Grid) -> None:
 
 def test_balanced_grids_cross_the_wire_whatever_their_size() -> None:
     grid = Grid.balanced((2**40, 2**40, 1000), (2**21, 2**20, None), overlap=(999, 10, 0), multiple_of=(7, 1, 1))
-    welcome = wire.Welcome(1, wire.layout_of(grid), grid.total, 60_000_000, None)
+    welcome = wire.Welcome(1, wire.layout_of(grid), grid.total, 60_000_000, None, False)
     assert grid.size > 2**39
     assert len(wire.encode(welcome)) < 300
 
