@@ -42,6 +42,7 @@ def tasks_in(target: str) -> list[Task]:
     blockflow.errors.PlanError: there is no script nowhere.py
     """
     place, _, name = target.partition(":")
+    names: dict[str, Any] = {}
     try:
         with _held():
             names = _names_in(place)
