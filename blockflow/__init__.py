@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blockflow.plan.block import Block, BlockStatus
     from blockflow.plan.expand import expand_roi_to_grid, expand_write_roi_to_grid
     from blockflow.plan.graph import BlockwiseDependencyGraph, DependencyGraph
+    from blockflow.plan.grid import Grid
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
     from blockflow.run import run_blockwise
@@ -51,6 +52,7 @@ _HOMES = {
     "Coordinate": "blockflow.geometry",
     "DependencyGraph": "blockflow.plan.graph",
     "Ledger": "blockflow.ledger.reading",
+    "Grid": "blockflow.plan.grid",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
     "Scheduler": "blockflow.state.scheduler",
@@ -74,6 +76,7 @@ __all__ = [
     "Context",
     "Coordinate",
     "DependencyGraph",
+    "Grid",
     "Ledger",
     "Roi",
     "RunResult",
