@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from blockflow import ops as ops
     from blockflow import recipes as recipes
     from blockflow.geometry import Coordinate, Roi
+    from blockflow.ledger.reading import Ledger
     from blockflow.logging import get_worker_log_basename, redirect_stdouterr
     from blockflow.net.client import Client
     from blockflow.net.context import Context
     from blockflow.plan.block import Block, BlockStatus
     from blockflow.plan.expand import expand_roi_to_grid, expand_write_roi_to_grid
     from blockflow.plan.graph import BlockwiseDependencyGraph, DependencyGraph
+    from blockflow.plan.grid import Grid
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
     from blockflow.run import run_blockwise
@@ -49,6 +51,8 @@ _HOMES = {
     "Context": "blockflow.net.context",
     "Coordinate": "blockflow.geometry",
     "DependencyGraph": "blockflow.plan.graph",
+    "Ledger": "blockflow.ledger.reading",
+    "Grid": "blockflow.plan.grid",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
     "Scheduler": "blockflow.state.scheduler",
@@ -72,6 +76,8 @@ __all__ = [
     "Context",
     "Coordinate",
     "DependencyGraph",
+    "Grid",
+    "Ledger",
     "Roi",
     "RunResult",
     "Scheduler",
