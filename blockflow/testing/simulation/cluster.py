@@ -6,13 +6,16 @@ numbers that decide everything. It ends when the driver has sent everybody home 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
 from blockflow.coordinator import HOME_SECONDS, KILL_SECONDS, STOP_SECONDS
+from blockflow.errors import LedgerError
 from blockflow.state.transitions import ENDED
 from blockflow.testing.simulation.agenda import Agenda
+from blockflow.testing.simulation.disk import Died, SimulatedDisk
 from blockflow.testing.simulation.driver import HERE, Driver
 from blockflow.testing.simulation.judge import BrokenPromise, Judge
 from blockflow.testing.simulation.network import Connection
@@ -51,8 +54,6 @@ class Cluster:
         self.delay = self._random.choice(profile.delays)
         """Seconds a message takes on average."""
         self.faults: Counter[str] = Counter()
-        self.connections: dict[int, Connection] = {}
-        """Those that were made; the ends of some do not know of one another any more."""
         self.workers: dict[int, Worker] = {}
         """By process id: processes that live."""
         self.run_is_over = False
@@ -61,12 +62,23 @@ class Cluster:
         """People have stopped the run."""
         self.gone_home = False
         """The driver has ended."""
+        self.disk: SimulatedDisk | None = None
+        """The run directory, if the run has one."""
+        if self.chance(0.8):
+            self.disk = SimulatedDisk(self._random, lambda: self.agenda.now)
+        self._disk_seconds = self._random.choice((0.0, 0.0001, 0.003, 0.05))
+        self._restart_seconds = profile.restart_seconds
+        self.death_odds = 0.0
+        """Probability that the driver dies at the next step at which it can."""
+        self._lives = 0
+        self.listening: Driver | None = None
+        """The driver that the connection file names."""
         self._going_home = False
         self._pids = 0
         self._made = 0
         self._step_crash = profile.step_crash
         self.weather = Weather(self, self._random, profile)
-        self.driver = Driver(self, self._clock_rate())
+        self.driver = Driver(self, self._clock_rate(), 0)
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -82,7 +94,7 @@ class Cluster:
                 self.agenda.after(self.spread(self.weather.until), lambda number=task.number: self._by_hand(number))  # type: ignore[misc]
         self.driver.start()
         while not (self.gone_home and not self.workers):
-            if not self.agenda.step():
+            if not self.agenda.step():  # not even a beat of the driver
                 raise BrokenPromise("liveness", "nothing will ever happen again", self._unfinished())
             if self.agenda.now > self.weather.latest_end:
                 raise BrokenPromise(
@@ -114,17 +126,81 @@ class Cluster:
             if state not in ended
         ]
 
-    def driver_finished(self) -> None:
+    # ------------------------------------------------------------------------------------- lives of the driver
+
+    def driver_finished(self, driver: Driver) -> None:
         """Nothing can happen any more: workers have some time to go home."""
-        if not (self._going_home or self.stopped):
+        if driver is self.driver and not (self._going_home or self.stopped):
             self._send_home(HOME_SECONDS)
+
+    def driver_died(self, driver: Driver) -> None:
+        """A driver is dead; somebody starts another one."""
+        if not driver.alive:
+            return
+        power = self.chance(0.4)
+        self.count("driver death")
+        self.judge.note("driver dies", "with its machine" if power else "")
+        driver.die(lose=power)
+        self.listening = None
+        if power:
+            assert self.disk is not None
+            self.disk.lose_power()
+            for worker in [worker for worker in self.workers.values() if worker.host == HERE]:
+                worker.crash()
+        self._restart_later()
+
+    def driver_gave_up(self, driver: Driver, why: str) -> None:
+        """A driver cannot go on: it ends its processes, and itself."""
+        self.count("driver gave up")
+        self.judge.note("driver gives up:", why)
+        driver.die(lose=False)
+        self.listening = None
+        for worker in self._crew():
+            worker.asked_to_end(0.0)
+        self._restart_later()
+
+    def _restart_later(self) -> None:
+        self._going_home = False
+        if self.stopped or self.gone_home:
+            self.run_is_over = self.gone_home = True
+            for worker in self._crew():
+                worker.crash()
+            return
+        least, most = self._restart_seconds
+        self.agenda.after(least + self.spread(most - least), self._restart)
+
+    def _restart(self) -> None:
+        if self.gone_home or self.stopped:
+            return
+        self._lives += 1
+        self.driver = Driver(self, self._clock_rate(), self._lives)
+        self.driver.start()
+
+    def maybe_die(self) -> None:
+        """One of the moments in which the driver may die.
+
+        Raises:
+            Died: It does.
+        """
+        if self.death_odds and self.disk is not None and self.chance(self.death_odds):
+            self.death_odds = 0.0
+            raise Died
+
+    def disk_seconds(self) -> float:
+        """How long writing a batch takes."""
+        return self._random.expovariate(1.0 / self._disk_seconds) if self._disk_seconds else 0.0
+
+    # -------------------------------------------------------------------------------------------------- the end
 
     def stop(self) -> None:
         """People stop the run."""
         if not (self.run_is_over or self.stopped):
             self.stopped = True
-            self.driver.stop()
             self.judge.note("stop")
+            if not self.driver.alive:
+                self._restart_later()
+                return
+            self.driver.stop()
             self._send_home(STOP_SECONDS)
 
     def _send_home(self, seconds: float) -> None:
@@ -144,11 +220,19 @@ class Cluster:
         if self._going_home and not self.gone_home and not self._crew():
             self.run_is_over = True
             self.gone_home = True
+            self.listening = None
             self.driver.close_all()
+            self._close_ledger()
+
+    def _close_ledger(self) -> None:
+        """The driver makes a last snapshot; nobody restarts it if it dies or fails in that."""
+        with contextlib.suppress(Died, LedgerError):
+            self.driver.close_ledger()
 
     def _crew(self) -> list[Worker]:
-        """The processes that the driver has started, and that live."""
-        return [worker for worker in self.workers.values() if worker.process is not None]
+        """The processes that this life of the driver has started, and that live."""
+        life = self.driver.life
+        return [worker for worker in self.workers.values() if worker.process is not None and worker.life == life]
 
     # ---------------------------------------------------------------------------------------------- processes
 
@@ -156,7 +240,9 @@ class Cluster:
         """Start a worker process, here or on another node."""
         self._pids += 1
         host = HERE if self.chance(0.5) else f"node{self._random.randint(1, 3)}"
-        worker = Worker(self, self._pids, task=task, process=process, host=host, rate=self._clock_rate())
+        worker = Worker(
+            self, self._pids, task=task, process=process, host=host, rate=self._clock_rate(), life=self.driver.life
+        )
         self.workers[worker.number] = worker
         self.judge.note("start", worker.number, "process", process, "task", task, "on", host)
         worker.start()
@@ -171,7 +257,8 @@ class Cluster:
         del self.workers[worker.number]
         self.judge.note("end", worker.number, "with code", code)
         if worker.process is not None:
-            self.driver.process_ended(worker.process, worker.task, code)
+            if worker.life == self.driver.life:
+                self.driver.process_ended(worker.process, worker.task, code)
         else:
             self.agenda.after(self.spread(30.0), lambda: self._by_hand(worker.task))
         self._close_if_empty()
@@ -179,6 +266,15 @@ class Cluster:
     def is_dead(self, number: int) -> bool:
         """Whether a process has ended."""
         return number not in self.workers
+
+    def is_stopped(self, number: int) -> bool:
+        """Whether a process stands still."""
+        return number in self.workers and self.workers[number].paused
+
+    def kill(self, number: int) -> None:
+        """End a process at once."""
+        if number in self.workers:
+            self.workers[number].crash()
 
     def task_id(self, task: int) -> str:
         """Name of a task."""
@@ -188,12 +284,11 @@ class Cluster:
 
     def connect(self, worker: Worker) -> Connection | None:
         """Connect a worker to the driver; None if nobody answers."""
-        if self.gone_home or not self.driver.alive:
+        if self.gone_home or self.listening is None:
             return None
         self._made += 1
-        connection = Connection(self._made, worker, self.driver, self.agenda, self._random, self.delay)
-        self.connections[connection.number] = connection
-        self.driver.accept(connection)
+        connection = Connection(self._made, worker, self.listening, self.agenda, self._random, self.delay)
+        self.listening.accept(connection)
         return connection
 
     # ------------------------------------------------------------------------------------------------- chance
@@ -213,12 +308,12 @@ class Cluster:
             return True
         return False
 
-    def fenced(self, worker: Worker) -> None:
-        """A worker ends itself because the driver has not answered for the time of a lease."""
+    def fenced(self, worker: Worker, *, late: bool) -> None:
+        """A worker ends itself because what it holds is not its own any more."""
         self.count("fenced")
         keys = () if worker.execution is None else (worker.execution.key,)
         self.judge.note("fenced", worker.number, keys=keys)
-        if not (worker.disturbed or self.gone_home) and self.lease > _FEW_DELAYS * self.delay:
+        if late and not (worker.disturbed or self.gone_home or self._lives) and self.lease > _FEW_DELAYS * self.delay:
             raise BrokenPromise("fence", f"process {worker.number} ends itself, and nothing was wrong with it", keys)
 
     def count(self, fault: str) -> None:

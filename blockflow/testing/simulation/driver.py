@@ -1,23 +1,30 @@
-"""What does the driver do? The product's own scheduler, switchboard and framing, joined as the coordinator joins them.
+"""What does the driver do? The product's own scheduler, switchboard, outbox and ledger, joined as the coordinator does.
 
-Bytes that arrive become bodies, bodies become events, and actions are carried out at once. Ticks come when the
-scheduler wants them, and a little late; checks are answered after a time; a process of this machine that has lost its
-connection is looked for until it is certainly dead.
+Bytes that arrive become bodies, bodies become events, and actions are carried out at once, or when the records before
+them are durable. Ticks come when the scheduler wants them, and a little late; checks are answered after a time; a
+process of this machine that has lost its connection is looked for until it is certainly dead.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from blockflow.coordinator import DEATH_SECONDS, HELLO_SECONDS, TICK_SECONDS
-from blockflow.errors import RemoteProtocolError
+from blockflow.coordinator import BEAT_SECONDS, DEATH_SECONDS, FULL_SECONDS, HELLO_SECONDS, TICK_SECONDS
+from blockflow.errors import LedgerError, LedgerFullError, RemoteProtocolError
+from blockflow.ledger.identity import identity_of
+from blockflow.ledger.owner import Process
+from blockflow.ledger.run_ledger import RunLedger
+from blockflow.ledger.store import open_store
+from blockflow.outbox import Outbox
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.state.leases import LARGEST_LEASE
 from blockflow.state.scheduler import Scheduler
 from blockflow.switchboard import Close, Send, Switchboard
+from blockflow.testing.simulation.disk import Died
 from blockflow.testing.simulation.judge import BrokenPromise
 from blockflow.wire.framing import FrameReader, frame
 from blockflow.wire.messages import LARGEST_HELLO, Granted, encode
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from blockflow.plan.plan import Plan
+    from blockflow.state.records import Record
     from blockflow.switchboard import Action
     from blockflow.testing.simulation.cluster import Cluster
     from blockflow.testing.simulation.facts import Grant
@@ -42,8 +50,14 @@ _LONGEST_TICK = 0.5
 class _Watched(Scheduler):
     """A scheduler that is looked at over its shoulder."""
 
-    def __init__(self, plan: Plan, judge: Judge, lease_seconds: float) -> None:
-        super().__init__(plan, largest_lease=LARGEST_LEASE, lease_seconds=lease_seconds)
+    def __init__(self, plan: Plan, judge: Judge, lease_seconds: float, ledger: RunLedger | None) -> None:
+        super().__init__(
+            plan,
+            largest_lease=LARGEST_LEASE,
+            lease_seconds=lease_seconds,
+            epoch=0 if ledger is None else ledger.epoch,
+            recording=ledger is not None,
+        )
         self._judge = judge
         self.ghosts: dict[int, Grant] = {}
         """By lease that was granted and not sent yet."""
@@ -62,28 +76,35 @@ class Driver:
     Args:
         cluster: Where it runs.
         rate: Seconds of its clock per second.
+        life: How many were before it.
     """
 
-    def __init__(self, cluster: Cluster, rate: float) -> None:
+    def __init__(self, cluster: Cluster, rate: float, life: int) -> None:
         self._cluster = cluster
+        self._judge = cluster.judge
         self._rate = rate
-        self._scheduler = _Watched(cluster.scenario.plan, cluster.judge, cluster.lease)
-        self._switchboard = Switchboard(self._scheduler, run=cluster.run, lease_seconds=cluster.lease)
+        self.life = life
         self.alive = True
         self._connections: dict[int, Connection] = {}
         self._frames: dict[int, FrameReader] = {}
         self._stalled = False
         self._waiting: list[Callable[[], None]] = []
         """What came while the driver stood still."""
+        self._outbox = Outbox()
+        self._recording = False
         self._tick_at = float("inf")
         self._dull = 0
         """Ticks in a row that changed nothing."""
         self._until_check = 10
         """Events until the scheduler recounts itself."""
+        self._ledger: RunLedger | None = None
+        self.scheduler: _Watched
+        """The scheduler of this life."""
+        self._switchboard: Switchboard
 
     def now(self) -> float:
-        """The time on the driver's clock."""
-        return 5000.0 + self._cluster.agenda.now * self._rate
+        """The time on the driver's clock, which says something else in each life."""
+        return 5000.0 * (1 + self.life % 3) + self._cluster.agenda.now * self._rate
 
     def _later(self, seconds: float, thing: Callable[[], None]) -> None:
         """Let something happen in this life of the driver."""
@@ -93,7 +114,10 @@ class Driver:
         if self.alive and self._stalled:
             self._waiting.append(thing)
         elif self.alive:
-            thing()
+            try:
+                thing()
+            except Died:
+                self._cluster.driver_died(self)
 
     # -------------------------------------------------------------------------------------------- what strikes it
 
@@ -108,18 +132,52 @@ class Driver:
         for thing in waiting:
             self._soon(thing)
 
+    def die(self, *, lose: bool) -> None:
+        """End at once; with `lose` what was said last may be lost."""
+        self.alive = False
+        for connection in self._connections.values():
+            connection.down.end(lose=lose and self._cluster.chance(0.5))
+
     # ------------------------------------------------------------------------------------------------- the loop
 
     def start(self) -> None:
-        """Begin the run."""
+        """Begin the run, or go on with it."""
+        self._soon(self._begin)
+
+    def _begin(self) -> None:
+        cluster = self._cluster
+        if cluster.disk is not None:
+            me = Process(host=HERE, pid=10**6 + self.life, boot_id="simulated", started=self.life + 1)
+            store = open_store(
+                cluster.disk,
+                Path("simulated"),
+                identity_of(cluster.scenario.plan),
+                me=me,
+                alive=lambda other, me: False,
+                clock=lambda: 1e9 + cluster.agenda.now,
+            )
+            self._ledger = RunLedger(store)
+        self.scheduler = _Watched(cluster.scenario.plan, self._judge, cluster.lease, self._ledger)
+        self._switchboard = Switchboard(self.scheduler, run=cluster.run, lease_seconds=cluster.lease, place=HERE)
+        if self._ledger is not None:
+            self._ledger.restore(self.scheduler, self.now())
+        self._judge.restarted(self.scheduler)
+        cluster.listening = self
         self._handle(ev.Ticked())
+        self._look_for_absent()
+        if self._ledger is not None:
+            self._beat()
+
+    def _beat(self) -> None:
+        self._start_recording()
+        self._later(BEAT_SECONDS, self._beat)
 
     def stop(self) -> None:
         """People have stopped the run."""
 
         def stops() -> None:
             self._handle(ev.StopAsked())
-            self._cluster.judge.stopping = True
+            self._judge.stopping = True
 
         self._soon(stops)
 
@@ -153,7 +211,8 @@ class Driver:
             return
         try:
             for body in frames.feed(data):
-                self._cluster.judge.hear("driver", connection.number, None, body)
+                self._judge.hear("driver", connection.number, None, body)
+                self._judge.speaker = connection.worker
                 self._carry_out(self._switchboard.received(connection.number, body, self.now()))
                 frames.limit = self._switchboard.limit(connection.number)
         except RemoteProtocolError as error:
@@ -163,7 +222,7 @@ class Driver:
     def _expect_hello(self, connection: Connection) -> None:
         line = self._switchboard.line(connection.number)
         if line is not None and line.worker is None:
-            self._end(connection)
+            self._disconnected(connection)
 
     def _disconnected(self, connection: Connection) -> None:
         if self._connections.pop(connection.number, None) is None:
@@ -171,7 +230,7 @@ class Driver:
         del self._frames[connection.number]
         connection.down.end(lose=False)
         line = self._switchboard.line(connection.number)
-        self._cluster.judge.note("driver loses", connection.number)
+        self._judge.note("driver loses", connection.number)
         self._carry_out(self._switchboard.disconnected(connection.number, self.now()))
         if line is None or line.worker is None or line.said_goodbye or line.host != HERE:
             return
@@ -185,18 +244,63 @@ class Driver:
 
         look()
 
+    def _look_for_absent(self) -> None:
+        """Workers of an earlier life that have died need not be waited for."""
+        for known in self.scheduler.absent:
+            if known.host == HERE and self._cluster.is_dead(known.pid):
+                self._handle(ev.WorkerLeft(worker=known.worker, crashed=True))
+        if self.scheduler.absent:
+            self._later(_LONGEST_TICK, self._look_for_absent)
+
     # ------------------------------------------------------------------------------------------- actions
 
     def _handle(self, event: ev.Event) -> None:
         self._carry_out(self._switchboard.handle(event, self.now()))
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
+        """Do what is asked for, or keep it until what it may follow from is durable."""
+        if self._ledger is not None:
+            actions = self._outbox.put(actions, self.scheduler.take_records())
+            if not self._outbox.idle:
+                self._start_recording()
+        self._perform(actions)
+
+    def _start_recording(self) -> None:
+        if not self._recording:
+            self._recording = True
+            self._write(self._outbox.take_batch())
+
+    def _write(self, batch: list[Record]) -> None:
+        self._later(self._cluster.disk_seconds(), lambda: self._written(batch))
+
+    def _written(self, batch: list[Record]) -> None:
+        """The disk has done its work."""
+        assert self._ledger is not None
+        try:
+            self._ledger.write(batch)
+        except LedgerFullError:
+            self._cluster.count("disk was full")
+            self._later(FULL_SECONDS, lambda: self._write([]))  # the ledger has them
+            return
+        except LedgerError as error:
+            self._cluster.driver_gave_up(self, str(error))
+            return
+        self._cluster.maybe_die()
+        self._perform(self._outbox.written())
+        following = self._outbox.take_batch()
+        self._recording = bool(following)
+        if following:
+            self._write(following)
+        self._look_whether_finished()
+
+    def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
                 case Send():
+                    self._cluster.maybe_die()
                     self._send(action)
                 case Close():
-                    if action.reason and "run" not in action.reason:
+                    if action.reason:
                         raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
                     self._close(action.connection)
                 case ev.StartProcess():
@@ -205,9 +309,12 @@ class Driver:
                     self._check(action)
                 case ev.TellFailure():
                     pass
-        if self._scheduler.finished:
-            self._cluster.driver_finished()
+        self._look_whether_finished()
         self._plan_tick()
+
+    def _look_whether_finished(self) -> None:
+        if self.scheduler.finished and not self._recording:
+            self._cluster.driver_finished(self)
 
     def _send(self, action: Send) -> None:
         connection = self._connections.get(action.connection)
@@ -215,7 +322,7 @@ class Driver:
             return
         ghost = None
         if isinstance(action.message, Granted):
-            ghost = self._scheduler.ghosts.pop(action.message.lease, None)
+            ghost = self.scheduler.ghosts.pop(action.message.lease, None)
         connection.labels.append(ghost)
         connection.down.send(frame(encode(action.message)))
 
@@ -225,31 +332,34 @@ class Driver:
             connection.down.end(lose=False)
             self._later(0.0, lambda: self._disconnected(connection))
 
-    def _end(self, connection: Connection) -> None:
-        connection.down.end(lose=False)
-        self._disconnected(connection)
-
     def close_all(self) -> None:
         """The run is over: every connection ends."""
         for connection in list(self._connections.values()):
             connection.down.end(lose=False)
 
+    def close_ledger(self) -> None:
+        """Make the last snapshot, and let the run directory go."""
+        if self._ledger is not None:
+            self._ledger.close()
+
     def _start(self, action: ev.StartProcess) -> None:
-        if not (self._scheduler.finished or self._cluster.stopped):
+        if not (self.scheduler.finished or self._cluster.stopped):
             self._cluster.start_process(action.task, action.process)
 
     def _check(self, asked: ev.RunChecks) -> None:
-        plan = self._scheduler.plan.tasks[asked.task]
+        plan = self.scheduler.plan.tasks[asked.task]
         seconds = self._cluster.scenario.check_seconds * len(asked.indices)
         self._later(seconds, lambda: self._handle(structs.replace(call_checks(plan, asked), seconds=seconds)))
 
+    # ---------------------------------------------------------------------------------------------------- time
+
     def _plan_tick(self) -> None:
-        deadline = self._scheduler.next_deadline()
+        deadline = self.scheduler.next_deadline()
         if deadline is None or not self.alive:
             return
         if self._dull > 2:  # a worker waits, and nobody has anything to give back: look less often
             deadline = max(deadline, self.now() + min(_LONGEST_TICK, TICK_SECONDS * 2.0 ** min(10, self._dull)))
-            lease = self._scheduler._leases.next_deadline
+            lease = self.scheduler._leases.next_deadline
             deadline = deadline if lease is None else min(deadline, lease)
         if deadline < self._tick_at - 1e-9:
             self._tick_at = deadline
@@ -259,21 +369,27 @@ class Driver:
         if planned != self._tick_at:
             return
         self._tick_at = float("inf")
-        events = self._cluster.judge.events
-        deadline = self._scheduler.next_deadline()
+        events = self._judge.events
+        deadline = self.scheduler.next_deadline()
         if deadline is not None and deadline <= self.now():
+            self._renew_watched()
             actions = self._switchboard.handle(ev.Ticked(), self.now())
-            self._dull = 0 if self._cluster.judge.events > events else self._dull + 1
+            self._dull = 0 if self._judge.events > events else self._dull + 1
             self._carry_out(actions)
         else:
             self._plan_tick()
 
-    # ------------------------------------------------------------------------------------------- recounts
+    def _renew_watched(self) -> None:
+        """Workers on this machine keep their blocks as long as they live; one that was stopped is ended."""
+        for worker in self.scheduler.overdue(self.now()):
+            line = self._switchboard.line_of(worker)
+            if line is not None and line.watched:
+                if self._cluster.is_stopped(line.pid):
+                    self._cluster.kill(line.pid)
+                else:
+                    self._handle(ev.HeartbeatReceived(worker=worker))
 
-    @property
-    def scheduler(self) -> Scheduler:
-        """The scheduler of this life."""
-        return self._scheduler
+    # ------------------------------------------------------------------------------------------------ recounts
 
     def _check_sometimes(self) -> None:
         self._until_check -= 1
@@ -283,7 +399,7 @@ class Driver:
 
     def check(self) -> None:
         """Let the scheduler recount itself, and look at what is kept for every worker."""
-        self._scheduler.validate()
+        self.scheduler.validate()
         lines = len(self._switchboard._lines)
         if lines > len(self._connections):
             raise BrokenPromise("memory", f"{lines} lines are kept for {len(self._connections)} connections")

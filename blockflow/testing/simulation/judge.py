@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from blockflow.state.scheduler import Scheduler
     from blockflow.testing.simulation.agenda import Agenda
     from blockflow.testing.simulation.plans import Key
+    from blockflow.testing.simulation.worker import Worker
 
 MOST_LOSSES = 5
 """Workers that a block may lose before it is given up. Not the product's own number, which a bug may change."""
@@ -90,6 +91,10 @@ class Judge:
         self.executions = 0
         self._dismissed: set[int] = set()
         """Workers that were told that there is nothing more for them."""
+        self._relied_on: set[Key] = set()
+        """Blocks that are done, and something has followed from that."""
+        self.speaker: Worker | None = None
+        """The process whose message the driver takes in."""
         self._passed: set[Key] = set()
         """Blocks that a check has found done before they ran."""
 
@@ -135,6 +140,8 @@ class Judge:
         for above in self._relations.upstream[key]:
             if self.ended.get(above) not in _SATISFIED:
                 raise BrokenPromise("order", f"block {key} is run before {above}, which it reads, is done", (key, above))
+            if self.ended[above] == BlockState.DONE:
+                self._relied_on.add(above)
         self.goes_on(execution)
 
     def goes_on(self, execution: Execution) -> None:
@@ -183,19 +190,28 @@ class Judge:
         return grants
 
     def restarted(self, scheduler: Scheduler) -> None:
-        """A new driver has read the ledger: what was promised before must still be true."""
+        """A driver begins: what was promised before must still be true."""
         self.current.clear()
+        self._dismissed.clear()
         for number, known in enumerate(self._known):
             states = scheduler.book(number).blocks.states
             for index, state in enumerate(states.tolist()):
                 key = (number, index)
-                if self.ended.get(key, state) != state:
-                    raise BrokenPromise(
-                        "durability", f"block {key} was {self.ended[key].name} and is {BlockState(state).name}", (key,)
-                    )
+                if key in self._relied_on and state != BlockState.DONE:
+                    raise BrokenPromise("durability", f"block {key} was done and is {BlockState(state).name}", (key,))
+                before = self.ended.pop(key, None)
+                if state == BlockState.DONE and before != BlockState.DONE:
+                    raise BrokenPromise("truth", f"block {key} is restored as done, but never was", (key,))
                 if state in _ENDED:
                     self.ended[key] = BlockState(state)
             known[:] = states
+        self.note("driver begins")
+
+    def acknowledged(self, keys: list[Key]) -> None:
+        """A worker was told that its report of some blocks has arrived: it counts for ever."""
+        for key in keys:
+            if self._plan.tasks[key[0]].task.post_check is None and self.ended.get(key) == BlockState.DONE:
+                self._relied_on.add(key)
 
     def _checked(self, event: ev.BlocksChecked) -> None:
         for failure in event.failures:
@@ -229,14 +245,7 @@ class Judge:
             raise BrokenPromise("attempts", f"attempt {instruction.attempt} follows {self.last_attempt}", keys)
         self.last_attempt = instruction.attempt + len(indices) - 1
         for key in keys:
-            if key in self.ended:
-                raise BrokenPromise("terminal", f"block {key} is {self.ended[key].name} and granted again", (key,))
-            for above in self._relations.upstream[key]:
-                if self.ended.get(above) not in _SATISFIED:
-                    raise BrokenPromise("order", f"block {key} is granted before {above} is done", (key, above))
-            for other in self._relations.conflicts[key]:
-                if self._known[other[0]][other[1]] == _RUNNING:
-                    raise BrokenPromise("conflict", f"{key} is granted while {other} runs", (key, other))
+            self._check_turn(key)
             if key in self.current:  # lost and granted again in one event
                 self._taken_back(key, event)
             self.current[key] = grant
@@ -262,12 +271,34 @@ class Judge:
                     raise BrokenPromise("truth", f"block {key} is skipped, but no check has found it done", (key,))
                 case BlockState.ORPHANED:
                     orphans.append(key)
+                case BlockState.RUNNING if isinstance(event, ev.LeaseClaimed):
+                    self._claimed(key)
             if after in _ENDED:
                 self.ended[key] = BlockState(after)
                 self.note("is", BlockState(after).name, keys=(key,))
             if after != _RUNNING:
                 self.current.pop(key, None)
         return orphans
+
+    def _claimed(self, key: Key) -> None:
+        """A block that an earlier life granted is taken over."""
+        ghost = None if self.speaker is None else self.speaker.link.ghosts.get(key)
+        if ghost is None:
+            raise BrokenPromise("claim", f"a worker may keep block {key}, which it never was granted", (key,))
+        self.note("claimed under", ghost.number, keys=(key,))
+        self._check_turn(key)
+        self.current[key] = ghost
+
+    def _check_turn(self, key: Key) -> None:
+        """A block may be worked on now."""
+        if key in self.ended:
+            raise BrokenPromise("terminal", f"block {key} is {self.ended[key].name} and granted again", (key,))
+        for above in self._relations.upstream[key]:
+            if self.ended.get(above) not in _SATISFIED:
+                raise BrokenPromise("order", f"block {key} is granted before {above} is done", (key, above))
+        for other in self._relations.conflicts[key]:
+            if self._known[other[0]][other[1]] == _RUNNING:
+                raise BrokenPromise("conflict", f"{key} is granted while {other} runs", (key, other))
 
     def _taken_back(self, key: Key, event: ev.Event) -> None:
         if isinstance(event, ev.Ticked) or (isinstance(event, ev.WorkerLeft) and event.crashed):

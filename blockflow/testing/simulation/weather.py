@@ -78,6 +78,10 @@ class Weather:
             heal()
         for worker in list(self._cluster.workers.values()):
             worker.bad = False
+        self._cluster.death_odds = 0.0
+        if self._cluster.disk is not None:
+            self._cluster.disk.dies_after = None
+            self._cluster.disk.fails = False
 
     def _faulty(self, kind: str) -> bool:
         """Let a fault strike; whether it found a victim."""
@@ -98,8 +102,34 @@ class Weather:
                     worker.disturbed = True
                 self._heal_after(self._duration(), self._cluster.driver.resume)
                 return True
+            case "driver crash" | "disk full" | "disk error":
+                return self._on_driver(kind)
             case _:
                 return False
+
+    def _on_driver(self, kind: str) -> bool:
+        """Something happens to the driver or its disk; whether it has one."""
+        cluster = self._cluster
+        disk = cluster.disk
+        if disk is None or not cluster.driver.alive:
+            return False
+        match kind:
+            case "driver crash" if self._random.random() < 0.5:
+                disk.dies_after = self._random.randrange(6)
+            case "driver crash":
+                cluster.death_odds = self._random.choice((0.1, 0.5, 1.0))
+            case "disk full":
+                disk.full = True
+
+                def heal() -> None:
+                    disk.full = False
+
+                self._heal_after(self._duration(), heal)
+            case _:
+                disk.fails = True
+        for worker in cluster.workers.values():
+            worker.disturbed = True
+        return True
 
     def _on_network(self, kind: str, connection: Connection) -> None:
         random = self._random
@@ -173,9 +203,10 @@ class Weather:
 
     def _victim_connection(self) -> Connection | None:
         found = [
-            worker.connection
+            line.connection
             for worker in self._cluster.workers.values()
-            if worker.connection is not None and not worker.connection.over
+            for line in (worker.link.line, worker.link.joining)
+            if line is not None and not line.connection.over
         ]
         return self._random.choice(found) if found else None
 
