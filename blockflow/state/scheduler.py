@@ -196,7 +196,7 @@ class Scheduler:
         done: list[ev.Instruction] = []
         match event:
             case ev.WorkerJoined():
-                self._arrivals.joined(event)
+                self._arrivals.joined(event, now)
             case ev.LeaseClaimed():
                 done += self._arrivals.claimed(event, now)
             case ev.BlocksAsked():
