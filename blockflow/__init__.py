@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from blockflow import ops as ops
     from blockflow import recipes as recipes
     from blockflow.geometry import Coordinate, Roi
+    from blockflow.ledger.reading import Ledger
     from blockflow.logging import get_worker_log_basename, redirect_stdouterr
     from blockflow.net.client import Client
     from blockflow.net.context import Context
@@ -51,6 +52,7 @@ _HOMES = {
     "Coordinate": "blockflow.geometry",
     "DependencyGraph": "blockflow.plan.graph",
     "Grid": "blockflow.plan.grid",
+    "Ledger": "blockflow.ledger.reading",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
     "Scheduler": "blockflow.state.scheduler",
@@ -75,6 +77,7 @@ __all__ = [
     "Coordinate",
     "DependencyGraph",
     "Grid",
+    "Ledger",
     "Roi",
     "RunResult",
     "Scheduler",
