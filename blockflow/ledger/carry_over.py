@@ -28,7 +28,7 @@ def carry_over(old: Grid, done: npt.NDArray[np.bool_], new: Grid) -> npt.NDArray
         done: One flag per block of it, in C order.
         new: The grid that is asked about.
 
-    >>> from blockflow.plan.grid import tile
+    >>> from blockflow.plan.tiling import tile
     >>> halves = tile(total=((0, 8),), read=((0, 4),), write=((0, 4),), fit="valid")
     >>> thirds = tile(total=((0, 9),), read=((0, 3),), write=((0, 3),), fit="valid")
     >>> carry_over(halves, np.array([True, False]), thirds)

@@ -12,11 +12,12 @@ import msgspec
 
 from blockflow.errors import DamagedLedgerError, GeometryError
 from blockflow.geometry import box_of
-from blockflow.plan.grid import Grid, contexts_of, tile
+from blockflow.plan.tiling import contexts_of, tile
 from blockflow.wire.messages import AxisLayout, grid_of, layout_of
 
 if TYPE_CHECKING:
     from blockflow.geometry import Box
+    from blockflow.plan.grid import Grid
     from blockflow.plan.plan import Plan
 
 
