@@ -93,4 +93,6 @@ def writable(data: Any) -> bool:
     """
     if isinstance(data, np.ndarray):
         return bool(data.flags.writeable)
+    if type(data).__module__.startswith("h5py."):
+        return bool(data.file.mode != "r")
     return hasattr(data, "__setitem__") and not getattr(data, "read_only", False)
