@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from blockflow.plan.block import Block, BlockStatus
     from blockflow.plan.expand import expand_roi_to_grid, expand_write_roi_to_grid
     from blockflow.plan.graph import BlockwiseDependencyGraph, DependencyGraph
+    from blockflow.plan.grid import Grid
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
     from blockflow.run import run_blockwise
@@ -49,6 +50,7 @@ _HOMES = {
     "Context": "blockflow.net.context",
     "Coordinate": "blockflow.geometry",
     "DependencyGraph": "blockflow.plan.graph",
+    "Grid": "blockflow.plan.grid",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
     "Scheduler": "blockflow.state.scheduler",
@@ -72,6 +74,7 @@ __all__ = [
     "Context",
     "Coordinate",
     "DependencyGraph",
+    "Grid",
     "Roi",
     "RunResult",
     "Scheduler",

@@ -154,13 +154,14 @@ def _coordinator(
     """A coordinator for a scheduler, and what it has to do first."""
     from blockflow.coordinator import Coordinator
     from blockflow.launch.crew import Crew
+    from blockflow.place import this_place
     from blockflow.state.events import Ticked
     from blockflow.state.scheduler import LEASE_SECONDS
     from blockflow.switchboard import Switchboard
 
     run = os.urandom(8).hex()
     crew = Crew(scheduler.plan, launcher)
-    switchboard = Switchboard(scheduler, run=run, lease_seconds=LEASE_SECONDS)
+    switchboard = Switchboard(scheduler, run=run, lease_seconds=LEASE_SECONDS, place=this_place())
     actions = switchboard.handle(Ticked(), time.monotonic())
     directory = _private_directory()
     return Coordinator(scheduler, switchboard, crew, directory=directory, run=run, host=host, port=port), actions

@@ -73,10 +73,6 @@ class Crew:
             ended.append(ProcessEnded(process=exit_.process, task=task, clean=exit_.code == 0, how=how))
         return ended
 
-    def is_dead(self, pid: int) -> bool:
-        """Whether a process of this machine does not run any more."""
-        return self._launcher.is_dead(pid)
-
     def stop(self, *, grace: float) -> None:
         """End all processes; `grace` seconds lie between asking and killing."""
         self._launcher.stop(grace=grace)

@@ -147,12 +147,12 @@ def check_runnable(plan: Plan) -> None:
         if planned.grid.size == 0:
             axis = planned.grid.shape.index(0)
             begin, end = planned.total[axis]
-            cut = planned.grid.axes[axis]
-            context = cut.before + cut.after
-            hint = "; fit='shrink' or 'overhang' keeps a part block" if end - begin > context else ""
+            span = planned.grid.axes[axis].template
+            before, after = span.write_begin - span.read_begin, span.read_end - span.write_end
+            hint = "; fit='shrink' or 'overhang' keeps a part block" if end - begin > before + after else ""
             raise PlanError(
                 f"task {task.task_id!r} has no block: axis {axis} of total_roi is [{begin}, {end}), and one block "
-                f"reads {cut.step + context} of it, {cut.before} + {cut.after} of these as context{hint}"
+                f"reads {span.read_end - span.read_begin} of it, {before} + {after} of these as context{hint}"
             )
         if task.process_function is None:
             raise PlanError(f"task {task.task_id!r} has no process_function")
@@ -206,8 +206,7 @@ def _greatest_size(link: Link) -> int:
     """No block of the downstream grid meets more blocks of the upstream grid than this."""
     size = 1
     for above, below in zip(link.upstream_grid.axes, link.downstream_grid.axes, strict=True):
-        reach = below.before + below.step + below.after
-        size *= min(above.count, -(-reach // above.step) + 1)
+        size *= above.most_writing(below.longest_read)
     return size
 
 

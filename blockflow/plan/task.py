@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from blockflow.errors import GeometryError, PlanError, TaskGraphError
-from blockflow.geometry import Roi, box_of, coordinate_of, roi_of
+from blockflow.geometry import Coordinate, Roi, box_of, coordinate_of, roi_of
 from blockflow.plan.grid import Fit, Grid, tile
 from blockflow.plan.mask import Mask, mask_for
 
@@ -34,6 +34,7 @@ _COMPILED = frozenset(
         "check_blocks",
         "check_function",
         "fit",
+        "grid",
         "mask",
         "process_function",
         "read_roi",
@@ -58,6 +59,13 @@ class Task:
     >>> task.grid.shape
     (4, 4)
 
+    A grid says the same in place of the three ROIs:
+
+    >>> from blockflow import Grid
+    >>> task = Task("smooth", grid=Grid.balanced((100, 100), max_size=24, overlap=4), process_function=smooth)
+    >>> task.total_roi, task.grid.shape
+    ([0:100, 0:100] (100, 100), (5, 5))
+
     All ROIs are in world units, half-open. Arguments after `upstream_tasks` are keyword-only. A task's region, blocks
     and functions cannot be changed any more: make another one with :func:`dataclasses.replace`.
 
@@ -69,11 +77,11 @@ class Task:
 
     task_id: str
     """Name of the task, and of the folder of its logs."""
-    total_roi: Roi
-    """The region that the read ROIs tile, context included."""
-    read_roi: Roi
-    """Where a block reads; the template that is shifted over `total_roi`."""
-    write_roi: Roi
+    total_roi: Roi = None  # type: ignore[assignment]  # no task is without, once it is made
+    """The region that the read ROIs tile, context included. From the grid if there is one: its region and context."""
+    read_roi: Roi = None  # type: ignore[assignment]
+    """Where a block reads; the template that is shifted over `total_roi`. With a grid, a whole block of it."""
+    write_roi: Roi = None  # type: ignore[assignment]
     """Where a block writes; part of the template, lies in `read_roi`. Write ROIs do not overlap."""
     process_function: Callable[..., Any] | None = None
     """Called with each block in a worker process; if it takes no argument, called once in each worker process to be
@@ -91,12 +99,15 @@ class Task:
     max_retries: int = 2
     """How often a block is tried again after a failure of user code."""
     fit: Fit = "valid"
-    """What happens to blocks that do not fit: ``"valid"`` drops, ``"overhang"`` keeps whole, ``"shrink"`` cuts."""
+    """What happens to blocks that do not fit: ``"valid"`` drops, ``"overhang"`` keeps whole, ``"shrink"`` cuts. A
+    grid has a ``fit`` of its own."""
     timeout: float | None = None
     """Seconds after which a block's worker is killed and the block counts as failed; None for no limit."""
     upstream_tasks: list[Task] = field(default_factory=list, repr=False)
     """Tasks whose results this one reads."""
     _: KW_ONLY
+    grid: Grid = field(default=None, repr=False)  # type: ignore[assignment]
+    """The blocks of this task: given in place of the three ROIs, or made from them."""
     max_workers: int | None = None
     """Another name of `num_workers`."""
     voxel_size: Any = None
@@ -114,8 +125,6 @@ class Task:
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""
 
-    grid: Grid = field(init=False, repr=False)
-    """The blocks of this task."""
     takes_block: bool = field(init=False, repr=False)
     """Whether the process function takes a block; if not it is a worker of its own."""
     pre_check: CheckFunction | None = field(init=False, repr=False)
@@ -128,19 +137,10 @@ class Task:
     def __post_init__(self) -> None:
         self.task_id = _checked_name(self.task_id)
         self.upstream_tasks = _checked_upstream(self.task_id, self.upstream_tasks)
-        self._boxes = {}
-        for name in ("total_roi", "read_roi", "write_roi"):
-            self._boxes[name] = box_of(getattr(self, name), f"{name} of task {self.task_id!r}")
-            setattr(self, name, roi_of(self._boxes[name]))  # a copy, because ROIs can be changed in place
-        if self.voxel_size is not None:
-            self.voxel_size = coordinate_of(self.voxel_size, f"voxel_size of task {self.task_id!r}")
-            self._check_voxel_grid()
-        try:
-            self.grid = tile(
-                total=self.total_box, read=self._boxes["read_roi"], write=self._boxes["write_roi"], fit=self.fit
-            )
-        except GeometryError as error:
-            raise GeometryError(f"task {self.task_id!r}: {error}") from None
+        if _is_from_grid(self.grid, self.total_roi, self.read_roi, self.write_roi, self.task_id):
+            self._take_grid()
+        else:
+            self._take_rois()
         self._check_numbers()
         self._check_functions()
 
@@ -168,14 +168,54 @@ class Task:
     def dropped_voxels(self) -> int:
         """How many voxels (world units if no voxel size is given) of the writable region no block writes."""
         covered = writable = 1
-        for axis, (_, end) in zip(self.grid.axes, self.total_box, strict=True):
-            room = max(0, end - axis.after - axis.first)
-            writable *= room
-            covered *= min(room, axis.count * axis.step)
+        for axis, (begin, end) in zip(self.grid.axes, self.grid.region, strict=True):
+            writable *= end - begin
+            covered *= max(0, min(end, axis.end) - begin)
         volume = 1
         for extent in self.voxel_size or ():
             volume *= extent
         return (writable - covered) // volume
+
+    def _take_grid(self) -> None:
+        """Derive the ROIs from the grid."""
+        if self.fit != "valid":
+            raise PlanError(f"task {self.task_id!r}: a grid has its own fit, drop fit={self.fit!r}")
+        if self.voxel_size is not None:
+            self.voxel_size = coordinate_of(self.voxel_size, f"voxel_size of task {self.task_id!r}")
+            if tuple(self.voxel_size) != self.grid.voxel_size:
+                raise GeometryError(
+                    f"task {self.task_id!r}: voxel_size must be that of the grid, {self.grid.voxel_size}, "
+                    f"got {tuple(self.voxel_size)}"
+                )
+        self.voxel_size = Coordinate(self.grid.voxel_size)
+        spans = [axis.template for axis in self.grid.axes]
+        self._boxes = {
+            "total_roi": self.grid.total,
+            "read_roi": tuple((span.read_begin, span.read_end) for span in spans),
+            "write_roi": tuple((span.write_begin, span.write_end) for span in spans),
+        }
+        for name, box in self._boxes.items():
+            setattr(self, name, _RoiOfGrid(roi_of(box).offset, roi_of(box).shape))
+
+    def _take_rois(self) -> None:
+        """Make the grid from the ROIs."""
+        self._boxes = {}
+        for name in ("total_roi", "read_roi", "write_roi"):
+            self._boxes[name] = box_of(getattr(self, name), f"{name} of task {self.task_id!r}")
+            setattr(self, name, roi_of(self._boxes[name]))  # a copy, because ROIs can be changed in place
+        if self.voxel_size is not None:
+            self.voxel_size = coordinate_of(self.voxel_size, f"voxel_size of task {self.task_id!r}")
+            self._check_voxel_grid()
+        try:
+            self.grid = tile(
+                total=self.total_box,
+                read=self._boxes["read_roi"],
+                write=self._boxes["write_roi"],
+                fit=self.fit,
+                voxel_size=tuple(self.voxel_size or ()),
+            )
+        except GeometryError as error:
+            raise GeometryError(f"task {self.task_id!r}: {error}") from None
 
     def _check_voxel_grid(self) -> None:
         for name, box in self._boxes.items():
@@ -253,6 +293,35 @@ class Task:
             raise type(error)(f"task {self.task_id!r}: {error}") from None
         self.pre_check = pre
         self.post_check = post
+
+
+class _RoiOfGrid(Roi):
+    """A ROI that a task took from its grid: `dataclasses.replace` hands it on, but nobody gave it."""
+
+
+def _is_from_grid(grid: Any, total: Any, read: Any, write: Any, task_id: str) -> bool:
+    """Whether a task is made from its grid, or else from its ROIs.
+
+    Raises:
+        PlanError: It is given both, or neither, or something else as a grid.
+    """
+    rois = {"total_roi": total, "read_roi": read, "write_roi": write}
+    given = [name for name, roi in rois.items() if roi is not None and not isinstance(roi, _RoiOfGrid)]
+    if grid is not None and not isinstance(grid, Grid):
+        raise PlanError(f"task {task_id!r}: grid must be a blockflow.Grid, got {type(grid).__name__}: {grid!r}")
+    if grid is None or (grid.tiled and given):
+        missing = [name for name, roi in rois.items() if roi is None]
+        if missing:
+            raise PlanError(
+                f"task {task_id!r} needs a grid, or total_roi, read_roi and write_roi; "
+                f"{' and '.join(missing)} not given"
+            )
+        return False
+    if given:
+        raise PlanError(
+            f"task {task_id!r}: a grid says what ROIs say, so give one or the others: got grid and {', '.join(given)}"
+        )
+    return True
 
 
 def _checked_name(name: Any) -> str:

@@ -4,7 +4,8 @@ Every message is a tagged msgpack array with typed, bounded fields; anything els
 costs its sender the connection. Times are whole microseconds, so that neither NaN nor infinity can be said. Blocks are
 named by task and index; the worker knows the tiling from :class:`Welcome`. No message carries code or voxels.
 
-In order: a worker says :class:`Hello`, the driver :class:`Welcome` or :class:`Refused`. From then on the worker sends
+In order: a worker says :class:`Hello`, the driver :class:`Welcome` or :class:`Refused`. A worker that is back says what
+it holds (:class:`Held`). From then on the worker sends
 :class:`Report` (which may also ask for blocks), :class:`Returned`, :class:`Heartbeat` and at the end :class:`Goodbye`;
 the driver sends :class:`Granted`, :class:`Acknowledged`, :class:`Alive`, :class:`Recalled` and at the end
 :class:`Finished`.
@@ -12,13 +13,13 @@ the driver sends :class:`Granted`, :class:`Acknowledged`, :class:`Alive`, :class
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, assert_never
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
-from blockflow.plan.grid import Grid, RegularAxis
+from blockflow.plan.grid import Axis, BalancedAxis, Grid, RegularAxis
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
 
 PROTOCOL = 1
@@ -35,6 +36,7 @@ MOST_BLOCKS = 4096
 
 Natural: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Whole: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Name: TypeAlias = Annotated[str, Meta(max_length=255)]
 
 
@@ -56,6 +58,8 @@ class Hello(_Message, frozen=True, tag=1):
     """Number of the process that the driver started, if it was."""
     host: Name
     pid: Natural
+    worker: Natural | None
+    """The number that it has, if it is back after its connection was lost."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -102,19 +106,50 @@ class Goodbye(_Message, frozen=True, tag=5):
     reason: Annotated[str, Meta(max_length=LONGEST_ERROR)]
 
 
+class Held(_Message, frozen=True, tag=6):
+    """A worker that is back holds a lease; said of all that it holds before anything else."""
+
+    lease: Natural
+    attempt: Natural
+    """Attempt number of the first block."""
+    runs: Annotated[tuple[Natural, ...], Meta(max_length=2 * MOST_BLOCKS)]
+    """Indices of its blocks, as in :class:`Granted`; those that it gave back are not among them."""
+    number: Natural
+    """Comes back in the answer."""
+
+
 # --------------------------------------------------------------------------------------------------- driver to worker
 
 
-class AxisLayout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A :class:`~blockflow.plan.grid.RegularAxis`."""
+class RegularLayout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
+    """A :class:`~blockflow.plan.regular.RegularAxis`."""
 
     first: Whole
-    step: Whole
+    step: Positive
     count: Natural
     before: Natural
     after: Natural
     overshoot: Natural
     shift: Natural
+    bounds: tuple[Whole, Whole] | None = None
+
+
+class BalancedLayout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
+    """A :class:`~blockflow.plan.balance.BalancedAxis`."""
+
+    begin: Whole
+    low: Whole
+    unit: Positive
+    units: Positive
+    count: Positive
+    last_cut: Whole
+    end: Whole
+    before: Natural
+    after: Natural
+    least: Natural
+
+
+AxisLayout: TypeAlias = RegularLayout | BalancedLayout
 
 
 class Welcome(_Message, frozen=True, tag=16):
@@ -129,6 +164,8 @@ class Welcome(_Message, frozen=True, tag=16):
     """How long it may keep blocks after a message of its own that was answered."""
     timeout_microseconds: Natural | None
     """How long one block may take."""
+    watched: bool
+    """The driver notices by itself when this process dies: as long as the connection stands, its leases do not end."""
 
 
 class Refused(_Message, frozen=True, tag=17):
@@ -148,7 +185,7 @@ class Granted(_Message, frozen=True, tag=18):
 
 
 class Acknowledged(_Message, frozen=True, tag=19):
-    """A report has arrived and was counted, or is stale: the lease is not the worker's any more."""
+    """What was said of a lease was counted, or is stale: the lease is not the worker's any more."""
 
     number: Natural
     lease: Natural
@@ -171,7 +208,7 @@ class Finished(_Message, frozen=True, tag=22):
     """There is nothing more to do for this worker."""
 
 
-FromWorker: TypeAlias = Hello | Report | Returned | Heartbeat | Goodbye
+FromWorker: TypeAlias = Hello | Held | Report | Returned | Heartbeat | Goodbye
 FromDriver: TypeAlias = Welcome | Refused | Granted | Acknowledged | Alive | Recalled | Finished
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -256,26 +293,31 @@ def unpack_runs(runs: tuple[int, ...], size: int) -> list[int]:
 
 
 def layout_of(grid: Grid) -> tuple[AxisLayout, ...]:
-    """A grid as it crosses the wire."""
-    return tuple(
-        AxisLayout(axis.first, axis.step, axis.count, axis.before, axis.after, axis.overshoot, axis.shift)
-        for axis in grid.axes
-    )
+    """A grid as it crosses the wire: a few integers for each axis, whatever the number of blocks."""
+    return tuple(_layout(axis) for axis in grid.axes)
 
 
 def grid_of(layout: tuple[AxisLayout, ...]) -> Grid:
-    """The grid that :func:`layout_of` described."""
-    return Grid(
-        tuple(
-            RegularAxis(
-                first=axis.first,
-                step=axis.step,
-                count=axis.count,
-                before=axis.before,
-                after=axis.after,
-                overshoot=axis.overshoot,
-                shift=axis.shift,
-            )
-            for axis in layout
-        )
-    )
+    """The grid that :func:`layout_of` described; its region is what its blocks write."""
+    return Grid(tuple(_axis(axis) for axis in layout))
+
+
+def _layout(axis: Axis) -> AxisLayout:
+    match axis:
+        case RegularAxis():
+            return RegularLayout(*(getattr(axis, name) for name in RegularLayout.__struct_fields__))
+        case BalancedAxis():
+            return BalancedLayout(*(getattr(axis, name) for name in BalancedLayout.__struct_fields__))
+        case _:
+            assert_never(axis)
+
+
+def _axis(layout: AxisLayout) -> Axis:
+    values = structs.asdict(layout)
+    match layout:
+        case RegularLayout():
+            return RegularAxis(**values)
+        case BalancedLayout():
+            return BalancedAxis(**values)
+        case _:
+            assert_never(layout)
