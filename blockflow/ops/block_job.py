@@ -55,13 +55,12 @@ class Job:
 class OpenJob:
     """A job in the process that does it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, kept: dict[int, Any]) -> None:
         self.job = job
         self.readers = [Reader(source, pad) for source, pad in zip(job.sources, job.pads, strict=True)]
         self.writers = [Writer(sink, job.casting) for sink in job.sinks]
         self.clip = not any(job.pads)
-        self.kept: dict[int, Any] = {}
-        """By index of the block, where results stay in this process."""
+        self.kept = kept
         self.results = None if job.folder is None else ResultWriter(job.folder)
         self.state = () if job.setup is None else (job.setup(),)
 
@@ -117,9 +116,14 @@ class OpenJob:
         return result[: len(self.writers)], result[-1] if self.job.collect else None
 
 
-def open_job(job: Job) -> OpenJob:
-    """Open a job, once in each process."""
-    return OpenJob(job)
+def open_job(job: Job, kept: dict[int, Any] | None = None) -> OpenJob:
+    """Open a job, once in each process.
+
+    Args:
+        job: What to open.
+        kept: Where results go that stay in this process, by index of the block.
+    """
+    return OpenJob(job, {} if kept is None else kept)
 
 
 def do_block(block: Block, opened: OpenJob) -> None:

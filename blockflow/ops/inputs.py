@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,9 +21,17 @@ from blockflow.errors import ArrayError, ArrayNotFoundError, GeometryError, Plan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blockflow.geometry import Coordinate
+    class Place(Protocol):
+        """Where an array lies."""
 
-__all__ = ["located", "opened", "put_into_place"]
+        @property
+        def offset(self) -> Sequence[int]: ...
+
+        @property
+        def voxel_size(self) -> Sequence[int]: ...
+
+
+__all__ = ["opened", "put_into_place"]
 
 Mode = Literal["r", "r+"]
 
@@ -56,12 +64,7 @@ def opened(value: Any, mode: Mode, what: str) -> Any:
     return value
 
 
-def located(values: Sequence[Any]) -> Array | None:
-    """The first of some values that knows where it lies."""
-    return next((value for value in values if isinstance(value, Array)), None)
-
-
-def put_into_place(value: Any, like: Array | None, dims: int, what: str) -> Array:
+def put_into_place(value: Any, like: Place | None, dims: int, what: str) -> Array:
     """An array with a place in the world.
 
     Args:
@@ -79,7 +82,7 @@ def put_into_place(value: Any, like: Array | None, dims: int, what: str) -> Arra
     if not isinstance(value, Array):
         if len(value.shape) < dims:
             raise GeometryError(f"{what} must have {dims} axes or more, as the blocks have, got shape {value.shape}")
-        voxel_size: Coordinate | Sequence[int] = (1,) * dims if like is None else like.voxel_size
+        voxel_size = (1,) * dims if like is None else like.voxel_size
         value = Array(value, None if like is None else like.offset, voxel_size)
     if value.spatial_dims != dims:
         raise GeometryError(f"{what} must have {dims} spatial axes, as the blocks have, got {value.spatial_dims}")

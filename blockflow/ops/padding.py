@@ -61,9 +61,9 @@ def padding_of(pad: Any, dtype: np.dtype[Any]) -> Padding | None:
     try:
         np.pad(np.zeros(3, dtype), 1, mode, **options)
     except (TypeError, ValueError, OverflowError) as error:
-        raise PlanError(f"pad must be None, a mode of numpy.pad, or a dict of its arguments: got {pad!r} ({error})") from (
-            error
-        )
+        raise PlanError(
+            f"pad must be None, a mode of numpy.pad, or a dict of its arguments: got {pad!r} ({error})"
+        ) from (error)
     return Padding(mode, options)
 
 

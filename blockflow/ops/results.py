@@ -15,7 +15,6 @@ import pickle
 import secrets
 import struct
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
@@ -24,8 +23,9 @@ from blockflow.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-__all__ = ["FAILURE", "RESULT", "Record", "ResultFolder", "ResultWriter"]
+__all__ = ["FAILURE", "RESULT", "Record", "ResultFolder", "ResultWriter", "as_exception"]
 
 RESULT, FAILURE = 0, 1
 
@@ -81,20 +81,43 @@ class ResultWriter:
             rest = rest[os.write(self._descriptor, rest) :]
 
     def keep_failure(self, index: int, attempt: int, error: BaseException) -> None:
-        """Append an exception, if it is the same after a round trip: constructors of some want other arguments."""
-        try:
-            again = pickle.loads(cloudpickle.dumps(error))
-            same = type(again) is type(error) and str(again) == str(error)
-        except Exception:
-            return
-        if same:
-            self.keep(FAILURE, index, attempt, error)
+        """Append an exception, if it is the same after a round trip."""
+        for kept in (error, _Parts(type(error), error.args, error.__dict__)):
+            try:
+                again = as_exception(pickle.loads(cloudpickle.dumps(kept)))
+                if type(again) is type(error) and str(again) == str(error):
+                    self.keep(FAILURE, index, attempt, kept)
+                    return
+            except Exception:
+                continue
 
     def close(self) -> None:
         """Give up the file; another one is made if need be."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+class _Parts(NamedTuple):
+    """An exception that cannot be pickled as a whole, because its constructor wants other arguments."""
+
+    kind: type[BaseException]
+    args: tuple[Any, ...]
+    state: dict[str, Any]
+
+
+def as_exception(kept: Any) -> BaseException:
+    """The exception that a failure is about.
+
+    >>> as_exception(_Parts(ValueError, ("too large",), {"limit": 3})).limit
+    3
+    """
+    if isinstance(kept, BaseException):
+        return kept
+    error = kept.kind.__new__(kept.kind, *kept.args)
+    error.args = kept.args
+    error.__dict__.update(kept.state)
+    return error
 
 
 class ResultFolder:
@@ -107,10 +130,10 @@ class ResultFolder:
     def new(self) -> Iterator[Record]:
         """The records that were completed since the last call.
 
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     ResultWriter(Path(folder)).keep(RESULT, 3, 0, "three")
-        ...     [(record.index, record.load()) for record in ResultFolder(Path(folder)).new()]
+        ...     ResultWriter(pathlib.Path(folder)).keep(RESULT, 3, 0, "three")
+        ...     [(record.index, record.load()) for record in ResultFolder(pathlib.Path(folder)).new()]
         [(3, 'three')]
         """
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")):

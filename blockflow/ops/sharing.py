@@ -20,7 +20,7 @@ from blockflow.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["same_voxels", "shared_sink", "shared_source", "with_data"]
+__all__ = ["in_memory", "same_voxels", "shared_sink", "shared_source", "with_data"]
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def shared_source(array: Array) -> Iterator[Array]:
     ...     type(array.data).__name__
     'SharedArray'
     """
-    if not _in_memory(array.data):
+    if not in_memory(array.data):
         portable(_base(array.data))  # complains now, rather than while it is sent
         yield array
         return
@@ -60,7 +60,7 @@ def shared_sink(array: Array, what: str) -> Iterator[Array]:
     array([0., 5., 0.])
     """
     base = _base(array.data)
-    if not _in_memory(base):
+    if not in_memory(base):
         if not isinstance(base, SharedArray | np.ndarray) and not isinstance(portable(base), ZarrHandle):
             raise PlanError(
                 f"{what} must be an ndarray, memmap, SharedArray or zarr array to be written by other processes, got "
@@ -92,7 +92,7 @@ def same_voxels(one: Array, other: Array) -> bool:
         return True
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and np.may_share_memory(first, second):
         return True
-    if _in_memory(first) or _in_memory(second):
+    if in_memory(first) or in_memory(second):
         return False
     places = [_place(base) for base in (first, second)]
     return places[0] is not None and places[0] == places[1]
@@ -118,7 +118,7 @@ def _base(data: Any) -> Any:
     return data
 
 
-def _in_memory(data: Any) -> bool:
+def in_memory(data: Any) -> bool:
     """Whether no other process can see it."""
     data = _base(data)
     if isinstance(data, np.ndarray):
