@@ -110,8 +110,8 @@ class OpenJob:
             came = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
             more = " and one to collect" if self.job.collect else ""
             raise PlanError(
-                f"the function must return a tuple of {wanted} values, one for each of {len(self.writers)} outputs{more}: "
-                f"it returned {came} for block {index}"
+                f"the function must return a tuple of {wanted} values, one for each of {len(self.writers)} outputs"
+                f"{more}: it returned {came} for block {index}"
             )
         return result[: len(self.writers)], result[-1] if self.job.collect else None
 

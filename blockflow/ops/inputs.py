@@ -79,14 +79,15 @@ def put_into_place(value: Any, like: Place | None, dims: int, what: str) -> Arra
     >>> put_into_place(np.zeros((2, 3, 3)), None, 2, "source 0").roi
     [0:3, 0:3] (3, 3)
     """
-    if not isinstance(value, Array):
+    array = value
+    if not isinstance(array, Array):
         if len(value.shape) < dims:
             raise GeometryError(f"{what} must have {dims} axes or more, as the blocks have, got shape {value.shape}")
         voxel_size = (1,) * dims if like is None else like.voxel_size
-        value = Array(value, None if like is None else like.offset, voxel_size)
-    if value.spatial_dims != dims:
-        raise GeometryError(f"{what} must have {dims} spatial axes, as the blocks have, got {value.spatial_dims}")
-    return value
+        array = Array(value, None if like is None else like.offset, voxel_size)
+    if array.spatial_dims != dims:
+        raise GeometryError(f"{what} must have {dims} spatial axes, as the blocks have, got {array.spatial_dims}")
+    return array
 
 
 def _at_path(path: Path, mode: Mode, what: str) -> Any:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from blockflow.geometry import Box
     from blockflow.ops.padding import Padding
-    from blockflow.plan.axis import Span
 
 __all__ = ["MapPlan", "plan_map"]
 
@@ -224,8 +223,9 @@ def _check_voxels(array: Array, grid: Grid, name: str, *, reads: bool) -> None:
         if voxel == 1:
             continue
         for position in range(axis.count):
-            span: Span = axis[position]
-            ends = [span.write_begin, span.write_end, *([span.read_begin, span.read_end] if reads else [])]
+            ends = [axis.write_begin(position), axis.write_end(position)]
+            if reads:
+                ends += [axis.read_begin(position), axis.read_end(position)]
             wrong = [end for end in ends if (end - offset) % voxel]
             if wrong:
                 raise GeometryError(
@@ -273,8 +273,8 @@ def _write_size(grid: Grid, voxel_size: Sequence[int]) -> list[int]:
         size = math.gcd(*cuts) if cuts else end - begin
         if size < min(_SMALLEST_CHUNK * voxel, min(cuts, default=size)):
             raise PlanError(
-                f"blocks of this grid cannot be stored in chunks of their own: the cuts of axis {number} have no common "
-                f"divisor but {size}; make the grid with multiple_of=, or make the output yourself"
+                f"blocks of this grid cannot be stored in chunks of their own: the cuts of axis {number} have no "
+                f"common divisor but {size}; make the grid with multiple_of=, or make the output yourself"
             )
         sizes.append(size)
     return sizes

@@ -15,6 +15,7 @@ import pickle
 import secrets
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
@@ -34,7 +35,8 @@ _HEADER = struct.Struct("<BQQQI")
 _SUFFIX = ".results"
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Record:
     """Where in which file something is kept."""
 
     kind: int
@@ -114,7 +116,7 @@ def as_exception(kept: Any) -> BaseException:
     """
     if isinstance(kept, BaseException):
         return kept
-    error = kept.kind.__new__(kept.kind, *kept.args)
+    error: BaseException = kept.kind.__new__(kept.kind, *kept.args)
     error.args = kept.args
     error.__dict__.update(kept.state)
     return error

@@ -117,7 +117,7 @@ class Writer(_Place):
             whole = tuple(end - begin for begin, end in read)
             if spatial != whole:
                 raise GeometryError(_wrong_shape(what, values.shape, self.channels, whole, written))
-            crop = (slice(b - o, e - o) for (b, e), (o, _) in zip(to, read, strict=True))
+            crop: tuple[Any, ...] = tuple(slice(b - o, e - o) for (b, e), (o, _) in zip(to, read, strict=True))
             values = values[(..., *crop)]
         own = values.shape[: values.ndim - len(to)]
         if own not in (self.channels, ()):
