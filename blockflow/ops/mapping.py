@@ -158,8 +158,8 @@ def map_blocks(
             return [work.result(index) for index in range(plan.grid.size)]
     if not request.outputs:
         return None
-    returned = [_returned(*each) for each in zip(request.outputs, plan.sinks, strict=True)]
-    return returned if isinstance(out, list | tuple) else returned[0]
+    results = [returned(*each) for each in zip(request.outputs, plan.sinks, strict=True)]
+    return results if isinstance(out, list | tuple) else results[0]
 
 
 class MapOptions(TypedDict, total=False):
@@ -417,13 +417,18 @@ def _in_workers(request: _Request, work: _Work) -> Iterator[int]:
     work.check(result_of(ended[0]))
 
 
-def _returned(given: Any, sink: Array) -> Any:
+def returned(given: Any, sink: Array) -> Any:
     """An output as its user knows it."""
     if given is not None and not isinstance(given, str | os.PathLike):
         return given
     if isinstance(sink.data, SharedArray):
         return sink.data.view()  # which keeps the memory when nobody else does
     return sink.data if isinstance(sink.data, np.ndarray) else sink
+
+
+def below(run_dir: str | os.PathLike[str] | None, name: str) -> Path | None:
+    """A run directory for one of several runs of an operation."""
+    return None if run_dir is None else Path(run_dir) / name
 
 
 def _processors() -> int:
