@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from blockflow import ops as ops
     from blockflow import recipes as recipes
     from blockflow.geometry import Coordinate, Roi
+    from blockflow.ledger.reading import Ledger
     from blockflow.logging import get_worker_log_basename, redirect_stdouterr
     from blockflow.net.client import Client
     from blockflow.net.context import Context
@@ -50,6 +51,7 @@ _HOMES = {
     "Context": "blockflow.net.context",
     "Coordinate": "blockflow.geometry",
     "DependencyGraph": "blockflow.plan.graph",
+    "Ledger": "blockflow.ledger.reading",
     "Grid": "blockflow.plan.grid",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
@@ -75,6 +77,7 @@ __all__ = [
     "Coordinate",
     "DependencyGraph",
     "Grid",
+    "Ledger",
     "Roi",
     "RunResult",
     "Scheduler",

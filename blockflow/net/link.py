@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
 from blockflow.net.connection_file import Connection, read_connection
 from blockflow.net.dial import dial
-from blockflow.net.pipe import Pipe
 from blockflow.place import this_place
 from blockflow.plan.block import Block
 from blockflow.wire.failures import FailureText
@@ -31,6 +30,7 @@ from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
     from blockflow.net.context import Context
+    from blockflow.net.pipe import Pipe
     from blockflow.wire.held import Given
 
 FIRST_WAIT = 0.1
@@ -93,7 +93,7 @@ class Link:
 
     def _join(self, connection: Connection) -> Pipe:
         """Connect, introduce this worker, and wait for the answer."""
-        pipe = Pipe(dial(connection))
+        pipe = dial(connection)
         session, place = self._session, this_place()
         try:
             with self._changed:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from blockflow.errors import PlanError, TaskGraphError
+from blockflow.plan.alignment import check_unshared
 from blockflow.plan.block import Block
-from blockflow.plan.conflicts import Levels, levels_of
 from blockflow.plan.links import Link
 from blockflow.plan.roots import Roots
 from blockflow.plan.slices import Indices, Positions, positions_of
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from blockflow.geometry import Box
+    from blockflow.plan.conflicts import Levels
     from blockflow.plan.grid import Grid
 
 
@@ -127,7 +128,7 @@ def compile_plan(tasks: Iterable[Task]) -> Plan:
                 number=number,
                 grid=grids[number],
                 total=task.total_box,
-                levels=levels_of(grids[number], read_write_conflict=task.read_write_conflict),
+                levels=task.levels(),
                 upstream=tuple(upstream[number]),
                 downstream=tuple(downstream[number]),
             )
@@ -137,10 +138,10 @@ def compile_plan(tasks: Iterable[Task]) -> Plan:
 
 
 def check_runnable(plan: Plan) -> None:
-    """Refuse a plan that has nothing to run.
+    """Refuse a plan that has nothing to run, or must not run.
 
     Raises:
-        PlanError: A task has no block, or no process function.
+        PlanError: A task has no block, or no process function, or its blocks would share chunks of an output.
     """
     for planned in plan.tasks:
         task = planned.task
@@ -156,6 +157,7 @@ def check_runnable(plan: Plan) -> None:
             )
         if task.process_function is None:
             raise PlanError(f"task {task.task_id!r} has no process_function")
+        check_unshared(task.task_id, planned.grid, planned.levels, task.stored_outputs)
 
 
 def dropped_voxels_warning(task: Task) -> str | None:

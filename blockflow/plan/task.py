@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from blockflow.errors import GeometryError, PlanError, TaskGraphError
 from blockflow.geometry import Coordinate, Roi, box_of, coordinate_of, roi_of
+from blockflow.plan.alignment import SHARED_CHUNKS, SharedChunks, apart_for
+from blockflow.plan.conflicts import levels_of
 from blockflow.plan.grid import Fit, Grid, tile
 from blockflow.plan.mask import Mask, mask_for
+from blockflow.plan.storage import stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from blockflow.geometry import Box
     from blockflow.plan.block import Block
+    from blockflow.plan.conflicts import Levels
+    from blockflow.plan.report import TaskReport
+    from blockflow.plan.storage import Stored
 
 CheckFunction: TypeAlias = "Callable[[Block], bool]"
 
@@ -35,10 +41,13 @@ _COMPILED = frozenset(
         "check_function",
         "fit",
         "grid",
+        "inputs",
         "mask",
+        "outputs",
         "process_function",
         "read_roi",
         "setup",
+        "shared_chunks",
         "task_id",
         "teardown",
         "total_roi",
@@ -124,7 +133,18 @@ class Task:
     check_blocks: Callable[[Any], Any] | None = None
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""
+    inputs: Sequence[Any] = field(default=(), repr=False)
+    """What blocks read: arrays (:class:`blockflow.arrays.Array`, zarr) or paths. :meth:`plan` says how much of them."""
+    outputs: Sequence[Any] = field(default=(), repr=False)
+    """What blocks write, each into its write ROI: arrays or paths. Two blocks that would write into one chunk or
+    shard at once are refused before the run."""
+    shared_chunks: SharedChunks = "refuse"
+    """``"serialize"`` runs blocks that share a chunk or shard of an output one after the other instead."""
 
+    stored_inputs: tuple[Stored, ...] = field(init=False, repr=False)
+    """Where `inputs` lie, and how they are cut into chunks."""
+    stored_outputs: tuple[Stored, ...] = field(init=False, repr=False)
+    """Where `outputs` lie, and how they are cut into chunks."""
     takes_block: bool = field(init=False, repr=False)
     """Whether the process function takes a block; if not it is a worker of its own."""
     pre_check: CheckFunction | None = field(init=False, repr=False)
@@ -142,6 +162,7 @@ class Task:
         else:
             self._take_rois()
         self._check_numbers()
+        self._check_arrays()
         self._check_functions()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -164,6 +185,29 @@ class Task:
     def requires(self) -> list[Task]:
         """The tasks whose results this one reads."""
         return list(self.upstream_tasks)
+
+    def levels(self) -> Levels:
+        """The levels of the blocks: those of one level may run at once."""
+        serialized = self.shared_chunks == "serialize"
+        return levels_of(
+            self.grid,
+            read_write_conflict=self.read_write_conflict,
+            apart=apart_for(self.grid, self.stored_outputs) if serialized else (),
+        )
+
+    def plan(self) -> TaskReport:
+        """What running this task would mean: blocks, parallelism, bytes, memory, and whether it is safe.
+
+        >>> from blockflow import Grid, Task
+        >>> print(Task("smooth", grid=Grid.regular((100, 100), block=30, context=2)).plan())
+        task smooth
+          blocks           16 = 4 x 4
+          levels           4: at most 4 blocks at once, num_workers=1
+          dropped voxels   0
+        """
+        from blockflow.plan.report import report_on
+
+        return report_on(self)
 
     def dropped_voxels(self) -> int:
         """How many voxels (world units if no voxel size is given) of the writable region no block writes."""
@@ -260,6 +304,22 @@ class Task:
                 f"task {self.task_id!r}: read_write_conflict must be True or False, got {self.read_write_conflict!r}"
             )
         self.read_write_conflict = bool(self.read_write_conflict)
+
+    def _check_arrays(self) -> None:
+        if self.shared_chunks not in SHARED_CHUNKS:
+            raise PlanError(
+                f"task {self.task_id!r}: shared_chunks must be one of {', '.join(map(repr, SHARED_CHUNKS))}, "
+                f"got {self.shared_chunks!r}"
+            )
+        for name in ("inputs", "outputs"):
+            given = getattr(self, name)
+            if not isinstance(given, list | tuple):
+                raise PlanError(
+                    f"task {self.task_id!r}: {name} must be a list of arrays or paths, got {type(given).__name__}"
+                )
+            dims = len(self.grid.shape)
+            found = [stored(value, f"{name}[{i}] of task {self.task_id!r}", dims) for i, value in enumerate(given)]
+            setattr(self, f"stored_{name}", tuple(found))
 
     def _check_functions(self) -> None:
         if isinstance(self.check_function, tuple):

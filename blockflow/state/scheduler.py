@@ -101,6 +101,11 @@ class Scheduler:
         return {book.plan.task_id: book.state for book in self._books}
 
     @property
+    def lease_seconds(self) -> float:
+        """How long a silent worker keeps its blocks."""
+        return self._leases.seconds
+
+    @property
     def dependency_graph(self) -> DependencyGraph:
         """Which block waits for which."""
         return DependencyGraph.of_plan(self.plan)
