@@ -27,7 +27,6 @@ from blockflow.ledger.chunks import DTYPES, Chunks, compress, decompress
 from blockflow.ledger.disk import DRAFT
 from blockflow.ledger.identity import PlanIdentity  # noqa: TC001, msgspec reads the annotations
 from blockflow.ledger.records import decode_records, encode_records, join_records
-from blockflow.plan.regular import RegularAxis
 from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:
@@ -244,13 +243,9 @@ def task_folder(task_id: str) -> str:
 def _write_task(disk: Disk, new: str, task: TaskIdentity, chunks: Iterable[tuple[int, dict[str, bytes]]]) -> int:
     grid = task.grid
     layout = Chunks(grid.shape)
-    begins = [axis.write_begin(0) for axis in grid.axes]
-    # Of a balanced axis, whose blocks differ by little, the mean, rounded up.
-    voxel_size = [-(-(axis.write_end(axis.count - 1) - axis.write_begin(0)) // axis.count) for axis in grid.axes]
-    for place, axis in enumerate(grid.axes):
-        if isinstance(axis, RegularAxis):
-            voxel_size[place] = axis.step
-    attributes = {"offset": begins, "voxel_size": voxel_size, "resolution": voxel_size}
+    # Balanced blocks differ a little: each is drawn as large as the largest.
+    voxel_size = [axis.template.write_end - axis.template.write_begin for axis in grid.axes]
+    attributes = {"offset": [axis.begin for axis in grid.axes], "voxel_size": voxel_size, "resolution": voxel_size}
     folder = f"{new}/{task_folder(task.task_id)}"
     count = 0
     for number, arrays in chunks:

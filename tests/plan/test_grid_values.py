@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from blockflow.errors import GeometryError
 from blockflow.geometry import Roi
 from blockflow.plan.block import Block
-from blockflow.plan.grid import FITS, Grid, Reach, tile
+from blockflow.plan.grid import FITS, Grid, Reach
 from blockflow.plan.task import Task
+from blockflow.plan.tiling import tile
 from tests.plan.axes import cuts, planned_axes, spans
 from tests.plan.oracle import meet, volume
 
