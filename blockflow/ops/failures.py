@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockflow.errors import BlockError, RunError
-from blockflow.logging import get_log_basedir
 from blockflow.ops.results import FAILURE, ResultFolder, as_exception
 
 if TYPE_CHECKING:
@@ -20,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["raise_failure"]
 
 
-def raise_failure(result: RunResult, task_id: str, folder: Path) -> None:
+def raise_failure(result: RunResult, task_id: str, folder: Path, logs: Path | None) -> None:
     """Raise what made blocks fail, if any did.
 
     Args:
         result: Of the run.
         task_id: Of its task.
         folder: Where exceptions have been kept.
+        logs: Where the output of workers is kept; None if nowhere.
 
     Raises:
         BlockError: A block failed.
@@ -37,7 +37,6 @@ def raise_failure(result: RunResult, task_id: str, folder: Path) -> None:
         return
     state = result[task_id]
     missing = state.total_block_count - state.completed_count
-    logs = get_log_basedir()
     where = "" if logs is None else f"; what the workers printed is in {logs / task_id}"
     if not result.causes:
         raise RunError(

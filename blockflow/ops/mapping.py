@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
-import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
@@ -19,21 +17,18 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 import numpy as np
 
 from blockflow.arrays.shared import SharedArray
-from blockflow.errors import PlanError
-from blockflow.monitor.progress import make_display
+from blockflow.errors import PlanError, RunError
+from blockflow.logging import get_log_basedir
 from blockflow.ops.block_job import Call, Job, close_job, do_block, open_job
 from blockflow.ops.failures import raise_failure
 from blockflow.ops.map_plan import plan_map
 from blockflow.ops.results import RESULT, ResultFolder
-from blockflow.ops.sharing import shared_sink, shared_source
+from blockflow.ops.running import running_here, running_in_workers
+from blockflow.ops.sharing import in_memory, shared_sink, shared_source
 from blockflow.ops.voxels import Casting
 from blockflow.plan.block import Block
-from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.plan.task import Task
-from blockflow.result import result_of
-from blockflow.run import run_blockwise, run_in_processes
-from blockflow.serial import run_serially
-from blockflow.state.scheduler import Scheduler
+from blockflow.run import run_blockwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,13 +37,11 @@ if TYPE_CHECKING:
 
     from blockflow.arrays.array import Array
     from blockflow.ops.map_plan import MapPlan
+    from blockflow.plan.alignment import SharedChunks
     from blockflow.plan.grid import Grid
     from blockflow.result import RunResult
 
 __all__ = ["iter_blocks", "map_blocks"]
-
-_LOOK_SECONDS = 0.02
-"""How often new results are looked for."""
 
 
 def map_blocks(
@@ -68,6 +61,7 @@ def map_blocks(
     num_workers: int | None = None,
     max_retries: int = 2,
     timeout: float | None = None,
+    shared_chunks: SharedChunks = "refuse",
     name: str = "map_blocks",
     run_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -115,6 +109,7 @@ def map_blocks(
             work, and to find mistakes.
         max_retries: How often a block is tried again in worker processes.
         timeout: Seconds after which a block counts as failed, in worker processes.
+        shared_chunks: See :class:`~blockflow.Task`; in this process blocks run one after the other anyway.
         name: Of the task, in the progress bar and of the folder of logs.
         run_dir: Keep there what is done, so that the same call goes on where it was stopped. Outputs must be files.
         progress: Show how far the run is.
@@ -146,16 +141,24 @@ def map_blocks(
         num_workers=num_workers,
         max_retries=max_retries,
         timeout=timeout,
+        shared_chunks=shared_chunks,
         name=name,
         run_dir=run_dir,
         progress=progress,
     )
     plan = request.plan()
     with _work(request, plan) as work:
-        result = run_blockwise(work.task, request.workers > 0, progress=progress, summary=False)
+        result = run_blockwise(
+            work.task,
+            request.workers > 0,
+            progress=progress,
+            summary=False,
+            run_dir=run_dir,
+            retry_failed=run_dir is not None,
+        )
         work.check(result)
         if collect:
-            return [work.result(index) for index in range(plan.grid.size)]
+            return work.collected()
     if not request.outputs:
         return None
     results = [returned(*each) for each in zip(request.outputs, plan.sinks, strict=True)]
@@ -178,6 +181,7 @@ class MapOptions(TypedDict, total=False):
     num_workers: int | None
     max_retries: int
     timeout: float | None
+    shared_chunks: SharedChunks
     name: str
     run_dir: str | os.PathLike[str] | None
     progress: bool
@@ -212,19 +216,21 @@ def iter_blocks(
     request = _Request(function=function, sources=sources, collect=True, **options)
     plan = request.plan()
     with _work(request, plan) as work:
-        run = _in_workers(request, work) if request.workers else _here(request, work)
-        waiting: set[int] = set()
+        ended: list[RunResult] = []
+        if request.workers:
+            run = running_in_workers(work.task, request.run_dir, progress=request.progress, ended=ended)
+        else:
+            run = running_here(work.task, request.run_dir, progress=request.progress)
         following = 0
-        for index in run:
-            if not ordered:
-                yield work.block(index), work.result(index)
-                continue
-            waiting.add(index)
-            while following in waiting:
-                waiting.remove(following)
-                yield work.block(following), work.result(following)
-                following += 1
-        for index in sorted(waiting):  # behind blocks that the mask left out
+        with closing(run):
+            for _ in run:
+                work.look()
+                while (index := following if ordered else next(iter(work.kept), -1)) in work.kept:
+                    following += 1
+                    yield work.block(index), work.result(index)
+        for result in ended:
+            work.check(result)
+        for index in sorted(work.kept):  # behind blocks that the mask left out
             yield work.block(index), work.result(index)
 
 
@@ -248,6 +254,7 @@ class _Request:
     num_workers: int | None = None
     max_retries: int = 2
     timeout: float | None = None
+    shared_chunks: SharedChunks = "refuse"
     name: str = "map_blocks"
     run_dir: Any = None
     progress: bool = True
@@ -310,19 +317,36 @@ class _Work:
     kept: dict[int, Any]
     """By index of the block: a result of this process, or the record of one of a worker."""
     folder: ResultFolder | None
+    logs: Path | None
+    """Where the output of workers is kept."""
+    seen: set[int] = field(default_factory=set)
+    """Blocks whose results have come; one that ran twice has two."""
 
-    def look(self) -> list[int]:
-        """The blocks whose results have come since the last call."""
+    def look(self) -> None:
+        """Find out which results have come since the last call."""
         if self.folder is None:
-            return []
-        new = [r for r in self.folder.new() if r.kind == RESULT and r.index not in self.kept]
-        self.kept.update((record.index, record) for record in new)
-        return list({record.index: None for record in new})
+            return
+        for record in self.folder.new():
+            if record.kind == RESULT and record.index not in self.seen:
+                self.seen.add(record.index)
+                self.kept[record.index] = record
 
     def result(self, index: int) -> Any:
         """What the function returned for a block; None if the mask left it out."""
         kept = self.kept.pop(index, None)
         return kept if self.folder is None or kept is None else kept.load()
+
+    def collected(self) -> list[Any]:
+        """The results of all blocks.
+
+        Raises:
+            RunError: A block was done without a result being kept.
+        """
+        size = self.task.grid.size
+        lost = [index for index in range(size) if index not in self.kept] if self.task.mask is None else []
+        if lost:
+            raise RunError(f"no result of block {lost[0]} and {len(lost) - 1} more is kept: run_dir is of another call")
+        return [self.result(index) for index in range(size)]
 
     def block(self, index: int) -> Block:
         """The block with an index."""
@@ -332,7 +356,7 @@ class _Work:
         """Raise what made blocks fail."""
         if self.folder is not None:
             self.look()
-            raise_failure(result, self.task.task_id, self.folder.folder)
+            raise_failure(result, self.task.task_id, self.folder.folder, self.logs)
 
 
 @contextmanager
@@ -341,11 +365,12 @@ def _work(request: _Request, plan: MapPlan) -> Iterator[_Work]:
     kept: dict[int, Any] = {}
     sources, sinks = plan.sources, plan.sinks
     with ExitStack() as stack:
-        folder: Path | None = None
+        folder = _result_folder(request, plan)
         if request.workers:
             sources = tuple(stack.enter_context(shared_source(source)) for source in sources)
             sinks = tuple(stack.enter_context(shared_sink(sink, "out")) for sink in sinks)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blockflow-")))
+            if folder is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blockflow-")))
         job = Job(
             function=request.function,
             call=request.call,
@@ -371,50 +396,29 @@ def _work(request: _Request, plan: MapPlan) -> Iterator[_Work]:
             max_retries=request.max_retries,
             timeout=request.timeout,
             mask=request.mask,
+            inputs=sources,
+            outputs=sinks if request.workers else (),  # one after the other, blocks may share what they like
+            shared_chunks=request.shared_chunks,
         )
-        yield _Work(task=task, kept=kept, folder=None if folder is None else ResultFolder(folder))
+        logs = get_log_basedir() if request.run_dir is None else Path(request.run_dir) / "logs"
+        yield _Work(task=task, kept=kept, folder=None if folder is None else ResultFolder(folder), logs=logs)
 
 
-def _here(request: _Request, work: _Work) -> Iterator[int]:
-    """Run in this process; the index of each block when it is done."""
-    plan = compile_plan([work.task])
-    display = make_display(progress=request.progress)
-    scheduler = Scheduler(plan)
-    try:
-        for _ in run_serially(scheduler):
-            display.update(scheduler.task_states, time.monotonic())
-            yield from list(work.kept)
-    finally:
-        display.close(scheduler.task_states, time.monotonic())
+def _result_folder(request: _Request, plan: MapPlan) -> Path | None:
+    """Where a run directory keeps results.
 
-
-def _in_workers(request: _Request, work: _Work) -> Iterator[int]:
-    """Run in worker processes; the index of each block when its result is there."""
-    plan = compile_plan([work.task])
-    check_runnable(plan)
-    stop = threading.Event()
-    ended: list[Any] = []
-
-    def run() -> None:
-        try:
-            display = make_display(progress=request.progress)
-            ended.append(run_in_processes(plan, display, host="127.0.0.1", port=0, stop_event=stop)[0])
-        except BaseException as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=run, name="blockflow-map")
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(_LOOK_SECONDS)
-            yield from work.look()
-    finally:
-        stop.set()
-        thread.join()
-    if isinstance(ended[0], BaseException):
-        raise ended[0]
-    yield from work.look()
-    work.check(result_of(ended[0]))
+    Raises:
+        PlanError: An output is in memory.
+    """
+    if request.run_dir is None:
+        return None
+    for sink in plan.sinks:
+        if in_memory(sink.data) or isinstance(sink.data, SharedArray):
+            raise PlanError(
+                "with run_dir, out must be a file: what is in memory ends with this process, and the run directory would "
+                "say that it is done"
+            )
+    return Path(request.run_dir).absolute() / "results"  # made by who keeps one: the run wants its directory empty
 
 
 def returned(given: Any, sink: Array) -> Any:

@@ -76,6 +76,7 @@ class ResultWriter:
                 "return arrays, numbers, text, or containers of them"
             ) from error
         if self._descriptor is None:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             path = self._folder / f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         rest = memoryview(_HEADER.pack(kind, index, attempt, len(body), zlib.crc32(body)) + body)
