@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from blockflow.errors import PlanError
+from blockflow.errors import GeometryError, PlanError, ValueLossError
 from blockflow.ops.results import RESULT, ResultWriter
 from blockflow.ops.voxels import Reader, Writer
 
@@ -92,8 +92,10 @@ class OpenJob:
             return result
         results, rest = self._shared_out(result, index)
         for number, (writer, values) in enumerate(zip(self.writers, results, strict=True)):
-            which = f" {number}" if len(self.writers) > 1 else ""
-            writer.write(values, given, writes, f"result{which} of block {index}, at {grid.position(index)},")
+            try:
+                writer.write(values, given, writes, f"result {number}")
+            except (GeometryError, ValueLossError) as error:
+                raise type(error)(f"block {index} at {grid.position(index)}: {error}") from error
         return rest
 
     def _shared_out(self, result: Any, index: int) -> tuple[Any, Any]:

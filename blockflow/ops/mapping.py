@@ -1,33 +1,23 @@
 """Mapping: arrays in, a function over their blocks, arrays out.
 
 A map is one :class:`~blockflow.plan.task.Task`, run like any other: with retries, in this process or in workers. What
-is added is the way of the voxels (:mod:`blockflow.ops.block_job`), and the way back of results and exceptions.
+is added is the way of the voxels (:mod:`blockflow.ops.block_job`), and the way back of results and exceptions
+(:mod:`blockflow.ops.work`).
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from blockflow.arrays.shared import SharedArray
-from blockflow.errors import PlanError, RunError
-from blockflow.logging import get_log_basedir
-from blockflow.ops.block_job import Call, Job, close_job, do_block, open_job
-from blockflow.ops.failures import raise_failure
-from blockflow.ops.map_plan import plan_map
-from blockflow.ops.results import RESULT, ResultFolder
+from blockflow.ops.request import MapOptions, MapRequest
 from blockflow.ops.running import running_here, running_in_workers
-from blockflow.ops.sharing import in_memory, shared_sink, shared_source
-from blockflow.ops.voxels import Casting
-from blockflow.plan.block import Block
-from blockflow.plan.task import Task
+from blockflow.ops.work import work_of
 from blockflow.run import run_blockwise
 
 if TYPE_CHECKING:
@@ -36,12 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from blockflow.arrays.array import Array
-    from blockflow.ops.map_plan import MapPlan
+    from blockflow.ops.block_job import Call
+    from blockflow.ops.voxels import Casting
     from blockflow.plan.alignment import SharedChunks
+    from blockflow.plan.block import Block
     from blockflow.plan.grid import Grid
     from blockflow.result import RunResult
 
-__all__ = ["iter_blocks", "map_blocks"]
+__all__ = ["below", "iter_blocks", "map_blocks", "returned"]
 
 
 def map_blocks(
@@ -124,7 +116,7 @@ def map_blocks(
         Exception: What the function raised, with its traceback in the worker as the cause.
         BlockError: The same, if that exception cannot be sent, or the process died.
     """
-    request = _Request(
+    request = MapRequest(
         function=function,
         sources=sources,
         out=out,
@@ -147,7 +139,7 @@ def map_blocks(
         progress=progress,
     )
     plan = request.plan()
-    with _work(request, plan) as work:
+    with work_of(request, plan) as work:
         result = run_blockwise(
             work.task,
             request.workers > 0,
@@ -163,28 +155,6 @@ def map_blocks(
         return None
     results = [returned(*each) for each in zip(request.outputs, plan.sinks, strict=True)]
     return results if isinstance(out, list | tuple) else results[0]
-
-
-class MapOptions(TypedDict, total=False):
-    """The keyword arguments of :func:`map_blocks` that :func:`iter_blocks` takes too."""
-
-    out: Any
-    grid: Grid | Sequence[int | None] | int | None
-    context: int | Sequence[int | tuple[int, int]]
-    pad: Any
-    call: Call
-    dtype: DTypeLike | Sequence[DTypeLike] | None
-    casting: Casting
-    setup: Callable[[], Any] | None
-    teardown: Callable[[Any], Any] | None
-    mask: Any
-    num_workers: int | None
-    max_retries: int
-    timeout: float | None
-    shared_chunks: SharedChunks
-    name: str
-    run_dir: str | os.PathLike[str] | None
-    progress: bool
 
 
 def iter_blocks(
@@ -213,9 +183,9 @@ def iter_blocks(
     Raises:
         Exception: As :func:`map_blocks`, in the end: other blocks are done first.
     """
-    request = _Request(function=function, sources=sources, collect=True, **options)
+    request = MapRequest(function=function, sources=sources, collect=True, **options)
     plan = request.plan()
-    with _work(request, plan) as work:
+    with work_of(request, plan) as work:
         ended: list[RunResult] = []
         if request.workers:
             run = running_in_workers(work.task, request.run_dir, progress=request.progress, ended=ended)
@@ -234,193 +204,6 @@ def iter_blocks(
             yield work.block(index), work.result(index)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """The arguments of a map; see :func:`map_blocks`."""
-
-    function: Callable[..., Any]
-    sources: tuple[Any, ...]
-    out: Any = None
-    grid: Any = None
-    context: Any = 0
-    pad: Any = None
-    call: Call = "array"
-    dtype: Any = None
-    casting: Casting = "checked"
-    collect: bool = False
-    setup: Callable[[], Any] | None = None
-    teardown: Callable[[Any], Any] | None = None
-    mask: Any = None
-    num_workers: int | None = None
-    max_retries: int = 2
-    timeout: float | None = None
-    shared_chunks: SharedChunks = "refuse"
-    name: str = "map_blocks"
-    run_dir: Any = None
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise PlanError(f"function must be callable, got {self.function!r}")
-        for option, value, allowed in (
-            ("call", self.call, get_args(Call)),
-            ("casting", self.casting, get_args(Casting)),
-        ):
-            if value not in allowed:
-                raise PlanError(f"{option} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-        number = self.num_workers
-        if number is not None and (isinstance(number, bool) or not hasattr(number, "__index__") or number < 0):
-            raise PlanError(f"num_workers must be a whole number >= 0, or None for all processors, got {number!r}")
-        if self.call == "block" and self.pad is not None:
-            raise PlanError("pad is for call='array'; with call='block' read with to_ndarray(roi, fill_value=...)")
-
-    @property
-    def outputs(self) -> list[Any]:
-        """One entry for each output; None for one that is to be made in memory."""
-        if self.out is None:
-            return [None] if self.call == "array" and not self.collect else []
-        return list(self.out) if isinstance(self.out, list | tuple) else [self.out]
-
-    @property
-    def dtypes(self) -> list[Any]:
-        """One for each output."""
-        count = len(self.outputs)
-        if not isinstance(self.dtype, list | tuple):
-            return [self.dtype] * count
-        if len(self.dtype) != count:
-            raise PlanError(f"dtype must be one, or one for each of {count} outputs, got {len(self.dtype)}")
-        return list(self.dtype)
-
-    @property
-    def workers(self) -> int:
-        """Number of worker processes; 0 for this process."""
-        return _processors() if self.num_workers is None else int(self.num_workers)
-
-    def plan(self) -> MapPlan:
-        """The arrays and blocks, checked."""
-        return plan_map(
-            self.sources,
-            self.outputs,
-            dtypes=self.dtypes,
-            grid=self.grid,
-            context=self.context,
-            pad=self.pad,
-            shared=self.workers > 0,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """A task, and where its results are."""
-
-    task: Task
-    kept: dict[int, Any]
-    """By index of the block: a result of this process, or the record of one of a worker."""
-    folder: ResultFolder | None
-    logs: Path | None
-    """Where the output of workers is kept."""
-    seen: set[int] = field(default_factory=set)
-    """Blocks whose results have come; one that ran twice has two."""
-
-    def look(self) -> None:
-        """Find out which results have come since the last call."""
-        if self.folder is None:
-            return
-        for record in self.folder.new():
-            if record.kind == RESULT and record.index not in self.seen:
-                self.seen.add(record.index)
-                self.kept[record.index] = record
-
-    def result(self, index: int) -> Any:
-        """What the function returned for a block; None if the mask left it out."""
-        kept = self.kept.pop(index, None)
-        return kept if self.folder is None or kept is None else kept.load()
-
-    def collected(self) -> list[Any]:
-        """The results of all blocks.
-
-        Raises:
-            RunError: A block was done without a result being kept.
-        """
-        size = self.task.grid.size
-        lost = [index for index in range(size) if index not in self.kept] if self.task.mask is None else []
-        if lost:
-            raise RunError(f"no result of block {lost[0]} and {len(lost) - 1} more is kept: run_dir is of another call")
-        return [self.result(index) for index in range(size)]
-
-    def block(self, index: int) -> Block:
-        """The block with an index."""
-        return Block.of_grid(self.task.grid, index, total=self.task.total_box, task_id=self.task.task_id)
-
-    def check(self, result: RunResult) -> None:
-        """Raise what made blocks fail."""
-        if self.folder is not None:
-            self.look()
-            raise_failure(result, self.task.task_id, self.folder.folder, self.logs)
-
-
-@contextmanager
-def _work(request: _Request, plan: MapPlan) -> Iterator[_Work]:
-    """Everything that a run needs, for as long as the context."""
-    kept: dict[int, Any] = {}
-    sources, sinks = plan.sources, plan.sinks
-    with ExitStack() as stack:
-        folder = _result_folder(request, plan)
-        if request.workers:
-            sources = tuple(stack.enter_context(shared_source(source)) for source in sources)
-            sinks = tuple(stack.enter_context(shared_sink(sink, "out")) for sink in sinks)
-            if folder is None:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blockflow-")))
-        job = Job(
-            function=request.function,
-            call=request.call,
-            sources=sources,
-            sinks=sinks,
-            grid=plan.grid,
-            bounds=plan.bounds,
-            pads=plan.pads,
-            casting=request.casting,
-            collect=request.collect,
-            folder=folder,
-            setup=request.setup,
-            teardown=request.teardown,
-        )
-        task = Task(
-            request.name,
-            grid=plan.grid,
-            process_function=do_block,
-            setup=partial(open_job, job, None if folder else kept),
-            teardown=close_job,
-            read_write_conflict=False,
-            num_workers=max(1, min(request.workers, plan.grid.size)),
-            max_retries=request.max_retries,
-            timeout=request.timeout,
-            mask=request.mask,
-            inputs=sources,
-            outputs=sinks if request.workers else (),  # one after the other, blocks may share what they like
-            shared_chunks=request.shared_chunks,
-        )
-        logs = get_log_basedir() if request.run_dir is None else Path(request.run_dir) / "logs"
-        yield _Work(task=task, kept=kept, folder=None if folder is None else ResultFolder(folder), logs=logs)
-
-
-def _result_folder(request: _Request, plan: MapPlan) -> Path | None:
-    """Where a run directory keeps results.
-
-    Raises:
-        PlanError: An output is in memory.
-    """
-    if request.run_dir is None:
-        return None
-    for sink in plan.sinks:
-        if in_memory(sink.data) or isinstance(sink.data, SharedArray):
-            raise PlanError(
-                "with run_dir, out must be a file: what is in memory ends with this process, and the run directory would "
-                "say that it is done"
-            )
-    return Path(request.run_dir).absolute() / "results"  # made by who keeps one: the run wants its directory empty
-
-
 def returned(given: Any, sink: Array) -> Any:
     """An output as its user knows it."""
     if given is not None and not isinstance(given, str | os.PathLike):
@@ -433,7 +216,3 @@ def returned(given: Any, sink: Array) -> Any:
 def below(run_dir: str | os.PathLike[str] | None, name: str) -> Path | None:
     """A run directory for one of several runs of an operation."""
     return None if run_dir is None else Path(run_dir) / name
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
