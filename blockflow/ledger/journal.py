@@ -214,7 +214,7 @@ class JournalReader:
         """Bytes of a commit that was never acknowledged, at the end."""
 
     def batches(self) -> Iterator[tuple[int, list[Record]]]:
-        """Groups of records that became durable together, with the number of the first.
+        """All records in order, many at once, with the number of the first; none are of two files.
 
         Raises:
             DamagedLedgerError: Records are missing, or are none.
@@ -231,16 +231,20 @@ class JournalReader:
         """The records of a file in front of the one with number `end`, where the next file begins."""
         reader = FrameReader(file.path)
         for piece in self._disk.pieces(file.path):
-            for frame in reader.feed(piece):
+            frames = reader.feed(piece)
+            self._expect(reader.first or 0, file)
+            records: list[Record] = []
+            for frame in frames:
                 if end is not None and frame.first >= end:
-                    return
-                self._expect(reader.first or 0, file)
+                    break
                 known = self.next_number - frame.first
                 if known < frame.size:
+                    records += _decoded(frame, file)[known:]
                     self.next_number = frame.first + frame.size
-                    yield frame.first + known, _decoded(frame, file)[known:]
-        if end is not None and self.next_number >= end:
-            return
+            if records:
+                yield self.next_number - len(records), records
+            if end is not None and self.next_number >= end:
+                return
         self.torn = reader.finish()
         self._expect(end or reader.first or 0, file)
 

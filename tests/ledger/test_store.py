@@ -21,13 +21,13 @@ from blockflow.errors import (
 )
 from blockflow.ledger import store as store_module
 from blockflow.ledger.journal import journal_files
-from blockflow.ledger.records import BlockLost, BlocksDone, BlocksSkipped, WorkerGone, WorkerKnown
+from blockflow.ledger.records import BlockLost, BlocksSkipped, WorkerGone, WorkerKnown
 from blockflow.ledger.snapshot import PLACE
 from blockflow.ledger.store import BEAT_SECONDS
 from blockflow.state.events import BlockFailure
 from blockflow.state.transitions import BlockState
 from tests.ledger.fake_disk import Crash, FakeDisk
-from tests.ledger.runs import ME, OTHER, done, failed, identity, opened, task
+from tests.ledger.runs import OTHER, done, failed, identity, opened, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
