@@ -193,7 +193,6 @@ class Changes:
         self.tasks = [TaskChanges(size) for size in sizes]
         self.workers: dict[int, rec.WorkerKnown] = {}
         """By number: workers that were known and of which nobody said that they are gone."""
-        self.last_driver: rec.Began | None = None
 
     def replay(self, records: Iterable[Record]) -> None:
         """Take in records, in order.
@@ -221,8 +220,6 @@ class Changes:
     def notes(self) -> list[Record]:
         """All that is known, apart from states, attempts and seconds of blocks: as records, for a snapshot."""
         notes: list[Record] = list(self.workers.values())
-        if self.last_driver is not None:
-            notes.append(self.last_driver)
         for number, task in enumerate(self.tasks):
             troubles = task.troubles
             for index, failure in troubles.failures.items():
@@ -243,8 +240,6 @@ class Changes:
                 self.workers[record.worker] = record
             case rec.WorkerGone():
                 self.workers.pop(record.worker, None)
-            case rec.Began():
-                self.last_driver = record
 
     def _ended(self, record: rec.BlocksDone | rec.BlocksSkipped, state: BlockState, microseconds: int) -> None:
         task = self._task(record.task)

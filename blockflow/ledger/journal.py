@@ -134,7 +134,7 @@ class Journal:
                 self._begin()
             except OSError as error:
                 if error.errno in FULL:
-                    raise LedgerFullError(error.errno, _full(error)) from error
+                    raise LedgerFullError(_full(error)) from error
                 raise self._fail(error) from error
             return self._durable
 
@@ -181,7 +181,7 @@ class Journal:
                 self._file.truncate(self._size)
             except OSError as fault:
                 raise self._fail(fault) from fault
-            raise LedgerFullError(error.errno, _full(error)) from error
+            raise LedgerFullError(_full(error)) from error
         self._size += len(frame)
         self.bytes_written += len(frame)
 

@@ -28,7 +28,7 @@ from blockflow.ledger.owner import Ownership
 from blockflow.ledger.records import Began, BlocksDone, BlocksSkipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from blockflow.ledger.disk import Disk
@@ -138,10 +138,11 @@ class RunStore:
             LedgerError: The ledger can no more be written.
         """
         number = self._journal.commit()
-        self._ownership.check()
-        if abs(self._clock() - self._beaten) >= BEAT_SECONDS:
-            self._ownership.beat()
-            self._beaten = self._clock()
+        with _explained(f"nobody knows who owns {self.path}"):
+            self._ownership.check()
+            if abs(self._clock() - self._beaten) >= BEAT_SECONDS:
+                self._ownership.beat()
+                self._beaten = self._clock()
         return number
 
     def fold(self, final_states: Sequence[States] | None = None) -> None:
@@ -156,25 +157,18 @@ class RunStore:
             OwnershipLostError: Another driver has taken over; nothing has changed.
             LedgerError: The snapshot cannot be written, or what is there cannot be read.
         """
-        with self._folding:
+        with self._folding, _explained("no snapshot can be made"):
+            self._ownership.check()
+            snapshot.settle_snapshot(self._disk, self.epoch)
             sequence = self._journal.rotate()
             self._folded_bytes, self._runs = self._journal.bytes_written, 0
-            self._ownership.check()
             history = History(self._disk, self._plan, until=sequence)
             contents = snapshot.SnapshotContents(sequence=sequence, plan=self._plan, notes=history.changes.notes())
             finals: Sequence[States | None] = final_states or [None] * len(self._plan.tasks)
-            try:
-                snapshot.draft_snapshot(
-                    self._disk, self.epoch, contents, [history.encoded(n, final) for n, final in enumerate(finals)]
-                )
-                self._ownership.check()
-                snapshot.place_snapshot(self._disk, self.epoch)
-            except LedgerError:
-                raise
-            except OSError as error:
-                if error.errno in FULL:
-                    raise LedgerFullError(error.errno, "no space is left for a snapshot; nothing was lost") from error
-                raise LedgerError(f"no snapshot can be made: {error}") from error
+            blocks = [history.encoded(number, final) for number, final in enumerate(finals)]
+            snapshot.draft_snapshot(self._disk, self.epoch, contents, blocks)
+            self._ownership.check()
+            snapshot.place_snapshot(self._disk, self.epoch)
             self.remove_folded(sequence)
 
     def remove_folded(self, sequence: int) -> None:
@@ -216,7 +210,7 @@ def open_store(
         accept_change: Carry over what can be if the plan is another.
         take_over: The driver that is at work here is certainly dead.
     """
-    try:
+    with _explained(f"run directory {path} cannot be used", RunDirectoryError):
         if not layout.check_format(disk, str(path)):
             layout.write_format(disk)
         if not (reset or accept_change):
@@ -233,15 +227,27 @@ def open_store(
             with contextlib.suppress(LedgerError, OSError):
                 ownership.release()
             raise
+    return store
+
+
+@contextlib.contextmanager
+def _explained(what: str, kind: type[LedgerError] = LedgerError) -> Iterator[None]:
+    """Say what errors of the file system mean for the run.
+
+    Args:
+        what: What did not work.
+        kind: Class of the error that says so, if there is none that fits better.
+    """
+    try:
+        yield
     except LedgerError:
         raise
     except FileNotFoundError as error:
-        raise DamagedLedgerError(f"{path} is damaged: {error.filename or error} is missing") from error
+        raise DamagedLedgerError(f"{what}: {error.filename or error} is missing") from error
     except OSError as error:
         if error.errno in FULL:
-            raise LedgerFullError(error.errno, f"{path} cannot be used: no space is left; nothing was lost") from error
-        raise RunDirectoryError(f"run directory {path} cannot be used: {error}") from error
-    return store
+            raise LedgerFullError(f"{what}: no space is left; nothing was lost") from error
+        raise kind(f"{what}: {error}") from error
 
 
 def _settled(
@@ -255,9 +261,10 @@ def _settled(
     accept_change: bool,
 ) -> History:
     """Everything that happened before, as far as it concerns this plan."""
+    ownership.check()
     if reset or layout.being_reset(disk):
         layout.remove_history(disk)
-    snapshot.settle_snapshot(disk)
+    snapshot.settle_snapshot(disk, epoch)
     for name in disk.names(""):
         if name.endswith(DRAFT):
             disk.remove(name)

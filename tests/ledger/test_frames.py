@@ -118,6 +118,20 @@ def test_a_signature_in_rubbish_is_not_a_frame() -> None:
     assert read(data + rubbish) == (made, len(rubbish))
 
 
+def test_nothing_is_read_behind_damage() -> None:
+    made, data, ends = written(records=12)
+    changed = bytearray(data)
+    changed[ends[2] + 5] ^= 1
+    reader = FrameReader("journal")
+    found = [
+        record for byte in changed for frame in reader.feed(bytes([byte])) for record in decode_records(frame.body)
+    ]
+    assert found == made[: len(found)]
+    assert reader.good == ends[2]
+    with pytest.raises(DamagedLedgerError):
+        reader.finish()
+
+
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "VERSION", 2)
     data = encode_head(1)

@@ -41,7 +41,8 @@ class Model:
     def take(self, record: rec.Record) -> None:
         match record:
             case rec.BlocksDone() | rec.BlocksSkipped():
-                blocks, end = [], 0
+                blocks: list[int] = []
+                end = 0
                 for gap, length in zip(record.runs[::2], record.runs[1::2], strict=True):
                     blocks += range(end + gap, end + gap + length)
                     end += gap + length
@@ -75,7 +76,7 @@ class Model:
 def any_record(draw: st.DrawFn) -> rec.Record:
     number = draw(st.integers(0, 1))
     block = draw(st.integers(0, SIZES[number] - 1))
-    match draw(st.integers(0, 5)):
+    match draw(st.integers(0, 6)):
         case 0:
             return rec.BlockFailed(number, block, 1, draw(st.booleans()), draw(st.text(max_size=3)), "trace", "x.py:1")
         case 1:
@@ -84,10 +85,12 @@ def any_record(draw: st.DrawFn) -> rec.Record:
             return rec.WorkerKnown(draw(st.integers(0, 3)), number, "host", 1)
         case 3:
             return rec.WorkerGone(draw(st.integers(0, 3)))
+        case 4:
+            return rec.Stopped(1, "Ctrl-C")
         case kind:
             blocks = draw(st.sets(st.integers(0, SIZES[number] - 1), min_size=1))
             runs = rec.runs_of(np.array(sorted(blocks)))[0]
-            return rec.BlocksDone(number, runs, 1, 1000) if kind == 4 else rec.BlocksSkipped(number, runs)
+            return rec.BlocksDone(number, runs, 1, 1000) if kind == 5 else rec.BlocksSkipped(number, runs)
 
 
 class Lives(RuleBasedStateMachine):

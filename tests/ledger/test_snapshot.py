@@ -9,6 +9,7 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from zarr.codecs import GzipCodec
 
 from blockflow.arrays import open_ds
 from blockflow.errors import DamagedLedgerError, LedgerVersionError
@@ -25,17 +26,15 @@ from tests.ledger.fake_disk import FakeDisk
 from tests.ledger.runs import done, failed, identity, opened, task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 DONE, FAILED, ORPHANED, SKIPPED = BlockState.DONE, BlockState.FAILED, BlockState.ORPHANED, BlockState.SKIPPED
 
 
 @pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So small that every test has many."""
     monkeypatch.setattr(chunks_module, "CHUNK_BLOCKS", 6)
-    yield
 
 
 # ----------------------------------------------------------------------------------------------------------- chunks
@@ -50,7 +49,7 @@ def test_chunks_are_what_zarr_takes_them_for(shape: tuple[int, ...], largest: in
     values = np.arange(1, size + 1, dtype=np.uint16)
     store = zarr.storage.MemoryStore()
     array = zarr.create_array(
-        store, shape=shape, chunks=layout.shape, dtype="uint16", compressors=zarr.codecs.GzipCodec(level=1),
+        store, shape=shape, chunks=layout.shape, dtype="uint16", compressors=GzipCodec(level=1),
         chunk_key_encoding={"name": "default", "separator": "."}, fill_value=0,
     )  # fmt: skip
     array[...] = values.reshape(shape)
@@ -87,7 +86,9 @@ def test_zarr_opens_it_and_it_lies_where_the_blocks_write(tmp_path: Path) -> Non
     strange = task("__zarr.json", blocks=(3,))
     assert smooth.grid.shape == (4, 6)
     store = opened(LocalDisk(tmp_path), identity(smooth, strange))
-    store.append([BlocksDone(0, (3, 2, 4, 1), 1, 3_000_000), failed(5), failed(5, final=True), BlocksSkipped(0, (7, 1))])
+    store.append(
+        [BlocksDone(0, (3, 2, 4, 1), 1, 3_000_000), failed(5), failed(5, final=True), BlocksSkipped(0, (7, 1))]
+    )
     store.append([failed(10), done(10)])
     final = np.full(24, ORPHANED, dtype=np.uint8)
     final[:22] = DONE  # only what nobody recorded is taken from here
