@@ -64,6 +64,17 @@ def journal_files(disk: Disk) -> list[JournalFile]:
     return sorted(found)
 
 
+def sync_last(disk: Disk) -> None:
+    """Make the last file of the journal durable.
+
+    A driver that was killed had perhaps not synced what the next one reads, and goes on from.
+    """
+    for last in journal_files(disk)[-1:]:
+        file = disk.open(last.path)
+        file.sync()
+        file.close()
+
+
 class Journal:
     """The writing end of the journal; records may be appended while others are committed.
 

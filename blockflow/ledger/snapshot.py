@@ -209,6 +209,7 @@ def settle_snapshot(disk: Disk, epoch: int) -> None:
     """
     folder = _find(disk)
     if folder not in (None, PLACE) and _epoch_of(folder) <= epoch:
+        disk.sync(folder)  # its root may have been written by a driver that was killed just then
         disk.rename(folder, PLACE)
         disk.sync("")
     for name in disk.names(""):

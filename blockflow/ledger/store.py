@@ -5,7 +5,7 @@
 1. refuse what is not ours, a foreign version, another plan, and a driver that is alive: nothing is changed until then;
 2. become the owner, with an epoch of its own;
 3. finish what a driver that died has begun;
-4. read what happened;
+4. read what happened, and make sure that it is durable;
 5. begin a file of the journal, with the record that this driver began.
 """
 
@@ -23,7 +23,7 @@ from blockflow.ledger.accepting import blocks_for, contents_for
 from blockflow.ledger.disk import DRAFT
 from blockflow.ledger.history import History
 from blockflow.ledger.identity import differences
-from blockflow.ledger.journal import FULL, Journal, journal_files
+from blockflow.ledger.journal import FULL, Journal, journal_files, sync_last
 from blockflow.ledger.owner import Ownership
 from blockflow.ledger.records import Began, BlocksDone, BlocksSkipped
 
@@ -57,6 +57,7 @@ class RunStore:
         epoch: Of this driver.
         clock: Seconds since 1970, UTC.
         history: What happened before.
+        tasks: What happened to the blocks of each task before.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class RunStore:
         epoch: int,
         clock: Callable[[], float],
         history: History,
+        *,
+        tasks: list[TaskHistory],
     ) -> None:
         self._disk = disk
         self._plan = plan
@@ -76,7 +79,7 @@ class RunStore:
         self.path = path
         self.epoch = epoch
         """Greater than that of every driver before."""
-        self.history: list[TaskHistory] = [history.task(number) for number in range(len(plan.tasks))]
+        self.history = tasks
         """What happened to the blocks of each task before, in the order of the plan."""
         self.absent_workers: tuple[WorkerKnown, ...] = tuple(history.changes.workers.values())
         """Workers of earlier drivers of which nobody said that they are gone: they may still be at work."""
@@ -220,7 +223,17 @@ def open_store(
         epoch = ownership.take(clock(), above=files[-1].epoch if files else 0, take_over=take_over)
         try:
             history = _settled(disk, epoch, plan, ownership, path, reset=reset, accept_change=accept_change)
-            store = RunStore(disk, path, plan, ownership, epoch, clock, history)
+            sync_last(disk)
+            store = RunStore(
+                disk,
+                path,
+                plan,
+                ownership,
+                epoch,
+                clock,
+                history,
+                tasks=[history.task(number) for number in range(len(plan.tasks))],
+            )
             store.begin(me)
             store.remove_folded(0 if history.snapshot is None else history.snapshot.sequence)
         except BaseException:

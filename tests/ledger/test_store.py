@@ -486,6 +486,27 @@ def test_a_crash_at_any_operation_loses_nothing_that_was_acknowledged() -> None:
             assert again.epoch > store.epoch
 
 
+def test_a_killed_driver_and_then_a_loss_of_power_lose_nothing() -> None:
+    """The next driver sees what the killed one had not synced, and must not rely on it before it is durable."""
+    disk = FakeDisk()
+    scenario(disk, set(), set(), [])
+    for at in range(disk.operations):
+        disk = FakeDisk()
+        disk.crash_at = at
+        acknowledged: set[int] = set()
+        with pytest.raises(Crash):
+            scenario(disk, acknowledged, set(), [0])
+        disk.crash_at = None  # only the process is gone
+        store = opened(disk)
+        found = set(blocks_in(store, DONE))
+        store.append([done(19)])
+        store.commit()
+        random = Random(at)
+        for _ in range(CRASHES):
+            again = opened(disk.crashed(random))
+            assert set(blocks_in(again, DONE)) == found | {19} >= acknowledged
+
+
 def changing(disk: FakeDisk, reached: list[str]) -> None:
     """A life with one plan, one that accepts another, and one that starts over."""
     store = opened(disk)
