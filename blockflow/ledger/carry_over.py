@@ -1,8 +1,8 @@
 """Which blocks of a new grid are done, if those of another grid were?
 
-A block is done if everything that it writes was written by blocks that are done. Both grids are products of axes, so
-each axis is looked at once: a write interval of the new grid meets a range of positions of the old one. The number of
-old blocks that are done in a product of ranges comes from sums over all blocks in front of a position (a summed-area
+A block is done if everything that it writes was written by blocks that are done. Grids are products of axes, so each
+axis is looked at once: a write interval of the new grid meets a range of positions of the old one. The number of old
+blocks that are done in a product of ranges comes from sums over all blocks in front of a position (a summed-area
 table, Crow 1984), and a new block is covered if that number is the number of all old blocks that it meets.
 """
 
@@ -28,7 +28,7 @@ def carry_over(old: Grid, done: npt.NDArray[np.bool_], new: Grid) -> npt.NDArray
         done: One flag per block of it, in C order.
         new: The grid that is asked about.
 
-    >>> from blockflow.plan.grid import tile
+    >>> from blockflow.plan.tiling import tile
     >>> halves = tile(total=((0, 8),), read=((0, 4),), write=((0, 4),), fit="valid")
     >>> thirds = tile(total=((0, 9),), read=((0, 3),), write=((0, 3),), fit="valid")
     >>> carry_over(halves, np.array([True, False]), thirds)
@@ -64,5 +64,5 @@ def _met(old: Axis, new: Axis) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]
     positions = np.arange(new.count, dtype=np.int64)
     begin, end = new.write_begin(positions), new.write_end(positions)
     first, last = old.writing(begin, end)
-    whole = (begin >= old.write_begin(0)) & (end <= old.write_end(old.count - 1))
+    whole = (begin >= old.begin) & (end <= old.end)
     return np.clip(first, 0, old.count), np.clip(last, 0, old.count), whole

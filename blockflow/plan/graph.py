@@ -13,10 +13,10 @@ import numpy as np
 
 from blockflow.errors import GeometryError, TaskGraphError
 from blockflow.geometry import Roi, box_of, roi_of
-from blockflow.plan.grid import contexts_of
 from blockflow.plan.plan import Plan, TaskPlan, compile_plan, single
 from blockflow.plan.slices import Slices, positions_of
 from blockflow.plan.task import Task
+from blockflow.plan.tiling import contexts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,8 +5,8 @@ its write interval grown by the context. Blocks are numbered in C order (`index`
 by their `number` (see :mod:`blockflow.plan.ids`). Every answer is integer arithmetic on one block; nothing is
 proportional to the number of blocks. This module imports no numpy: workers use it, and start faster without.
 
-Three ways lead to a grid: :meth:`Grid.regular` and :meth:`Grid.balanced` cut an array, :func:`tile` shifts the
-template of a task over its total ROI.
+Three ways lead to a grid: :meth:`Grid.regular` and :meth:`Grid.balanced` cut an array,
+:func:`~blockflow.plan.tiling.tile` shifts the template of a task over its total ROI.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from blockflow.geometry import Box
 
-__all__ = ["FITS", "Axis", "Balance", "BalancedAxis", "Fit", "Grid", "Reach", "RegularAxis", "contexts_of", "tile"]
+__all__ = ["FITS", "Axis", "Balance", "BalancedAxis", "Fit", "Grid", "Reach", "RegularAxis"]
 
 Axis: TypeAlias = RegularAxis | BalancedAxis
 """An axis that can be planned, and that crosses the wire."""
@@ -381,52 +381,6 @@ class Grid:
         )
 
 
-def tile(*, total: Box, read: Box, write: Box, fit: Fit, voxel_size: tuple[int, ...] = ()) -> Grid:
-    """Tile a total region with a block.
-
-    The template is shifted so that its read box begins where the total region does; its write box then moves in
-    steps of its own extent through the region that can be written, which is `total` without the context.
-
-    Args:
-        total: The region that the read boxes tile, context included; world units, half-open.
-        read: Read box of the template; only its place relative to `write` matters.
-        write: Write box of the template; must lie in `read`.
-        fit: ``"valid"`` drops the blocks that do not fit, ``"overhang"`` keeps whole every block that begins to
-            write inside, ``"shrink"`` cuts those blocks at the end.
-        voxel_size: World units per voxel; 1 if not given.
-
-    Raises:
-        GeometryError: The boxes contradict one another, `fit` is unknown, or there are 2**63 blocks or more.
-    """
-    if fit not in FITS:
-        raise GeometryError(f"fit must be one of {', '.join(map(repr, FITS))}, got {fit!r}")
-    if not len(total) == len(read) == len(write):
-        raise GeometryError(
-            "total_roi, read_roi and write_roi must have the same number of axes, "
-            f"got {len(total)}, {len(read)} and {len(write)}"
-        )
-    axes, region = [], []
-    for whole, writes, (before, after) in zip(total, write, contexts_of(read, write), strict=True):
-        step = writes[1] - writes[0]
-        first, end = whole[0] + before, whole[1] - after
-        room = max(0, end - first)
-        count = room // step if fit == "valid" else -(-room // step)
-        overshoot = count * step - room if fit == "shrink" else 0
-        axes.append(
-            RegularAxis(
-                first=first,
-                step=step,
-                count=count,
-                before=before,
-                after=after,
-                overshoot=overshoot,
-                shift=before // step,
-            )
-        )
-        region.append((first, first + room))
-    return Grid(tuple(axes), tuple(region), voxel_size, tiled=True)
-
-
 def _product(axes: list[Iterator[ValueT]]) -> Iterator[tuple[ValueT, ...]]:
     """Every combination, last axis fastest; the first axis is never listed."""
     others = [list(axis) for axis in axes[1:]]
@@ -435,23 +389,3 @@ def _product(axes: list[Iterator[ValueT]]) -> Iterator[tuple[ValueT, ...]]:
 
 def _region(shape: tuple[int, ...], offset: tuple[int, ...], voxel_size: tuple[int, ...]) -> Box:
     return tuple((o, o + n * v) for n, o, v in zip(shape, offset, voxel_size, strict=True))
-
-
-def contexts_of(read: Box, write: Box) -> list[tuple[int, int]]:
-    """How far a read box reaches beyond its write box, per axis: in front of it, and behind it.
-
-    Raises:
-        GeometryError: It does not contain the write box.
-
-    >>> contexts_of(((0, 10), (0, 5)), ((1, 8), (0, 5)))
-    [(1, 2), (0, 0)]
-    """
-    contexts = []
-    for axis, (reads, writes) in enumerate(zip(read, write, strict=True)):
-        if not reads[0] <= writes[0] < writes[1] <= reads[1]:
-            raise GeometryError(
-                f"read_roi must contain write_roi: axis {axis} writes [{writes[0]}, {writes[1]}) "
-                f"and reads only [{reads[0]}, {reads[1]})"
-            )
-        contexts.append((writes[0] - reads[0], reads[1] - writes[1]))
-    return contexts

@@ -6,20 +6,29 @@ tasks is refused when they are compiled into a plan (:mod:`blockflow.plan.plan`)
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from blockflow.errors import GeometryError, PlanError, TaskGraphError
 from blockflow.geometry import Coordinate, Roi, box_of, coordinate_of, roi_of
 from blockflow.plan.alignment import SHARED_CHUNKS, SharedChunks, apart_for
+from blockflow.plan.arguments import (
+    RoiOfGrid,
+    check_callable,
+    check_takes_state,
+    checked_name,
+    is_from_grid,
+    takes_block,
+)
 from blockflow.plan.conflicts import levels_of
-from blockflow.plan.grid import Fit, Grid, tile
 from blockflow.plan.mask import Mask, mask_for
+from blockflow.plan.order import check_order
+from blockflow.plan.requirements import Requirements
 from blockflow.plan.storage import stored
+from blockflow.plan.tiling import tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,13 +36,11 @@ if TYPE_CHECKING:
     from blockflow.geometry import Box
     from blockflow.plan.block import Block
     from blockflow.plan.conflicts import Levels
+    from blockflow.plan.grid import Fit, Grid
     from blockflow.plan.report import TaskReport
     from blockflow.plan.storage import Stored
 
 CheckFunction: TypeAlias = "Callable[[Block], bool]"
-
-_LONGEST_NAME = 200
-"""Bytes in a task id: it names a log folder, file systems allow 255, and suffixes need some."""
 
 _COMPILED = frozenset(
     {
@@ -43,9 +50,11 @@ _COMPILED = frozenset(
         "grid",
         "inputs",
         "mask",
+        "order",
         "outputs",
         "process_function",
         "read_roi",
+        "requires",
         "setup",
         "shared_chunks",
         "task_id",
@@ -133,6 +142,14 @@ class Task:
     check_blocks: Callable[[Any], Any] | None = None
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""
+    order: Any = "index"
+    """Which of several ready blocks comes first: ``"index"`` (C order), ``"morton"`` (near ones together), or a
+    function that is given block indices as int64 and returns as many keys; the smallest comes first. Any order but the
+    first needs 16 bytes for each block of the grid."""
+    requires: Any = None
+    """Resources that a worker of this task holds while it has blocks, as ``{"gpu": 1}``;
+    ``run_blockwise(resources=...)`` says how much there is. Called, ``task.requires()`` gives the tasks whose results
+    this one reads."""
     inputs: Sequence[Any] = field(default=(), repr=False)
     """What blocks read: arrays (:class:`blockflow.arrays.Array`, zarr) or paths. :meth:`plan` says how much of them."""
     outputs: Sequence[Any] = field(default=(), repr=False)
@@ -155,14 +172,19 @@ class Task:
     """The function that decides whether a finished block is good."""
 
     def __post_init__(self) -> None:
-        self.task_id = _checked_name(self.task_id)
+        self.task_id = checked_name(self.task_id)
         self.upstream_tasks = _checked_upstream(self.task_id, self.upstream_tasks)
-        if _is_from_grid(self.grid, self.total_roi, self.read_roi, self.write_roi, self.task_id):
+        if is_from_grid(self.grid, self.total_roi, self.read_roi, self.write_roi, self.task_id):
             self._take_grid()
         else:
             self._take_rois()
         self._check_numbers()
         self._check_arrays()
+        self.requires = Requirements(self.task_id, self.requires, self.upstream_tasks)
+        try:
+            check_order(self.order)
+        except PlanError as error:
+            raise PlanError(f"task {self.task_id!r}: {error}") from None
         self._check_functions()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -181,10 +203,6 @@ class Task:
     def total_box(self) -> Box:
         """`total_roi` as integers."""
         return self._boxes["total_roi"]
-
-    def requires(self) -> list[Task]:
-        """The tasks whose results this one reads."""
-        return list(self.upstream_tasks)
 
     def levels(self) -> Levels:
         """The levels of the blocks: those of one level may run at once."""
@@ -239,7 +257,7 @@ class Task:
             "write_roi": tuple((span.write_begin, span.write_end) for span in spans),
         }
         for name, box in self._boxes.items():
-            setattr(self, name, _RoiOfGrid(roi_of(box).offset, roi_of(box).shape))
+            setattr(self, name, RoiOfGrid(roi_of(box).offset, roi_of(box).shape))
 
     def _take_rois(self) -> None:
         """Make the grid from the ROIs."""
@@ -331,73 +349,28 @@ class Task:
             pre, post = self.check_function
         else:
             pre, post = self.check_function, None
-        _check_callable(self.task_id, "process_function", self.process_function)
-        _check_callable(self.task_id, "init_callback_fn", self.init_callback_fn)
-        _check_callable(self.task_id, "check_blocks", self.check_blocks)
-        _check_callable(self.task_id, "setup", self.setup)
-        _check_callable(self.task_id, "teardown", self.teardown)
+        check_callable(self.task_id, "process_function", self.process_function)
+        check_callable(self.task_id, "init_callback_fn", self.init_callback_fn)
+        check_callable(self.task_id, "check_blocks", self.check_blocks)
+        check_callable(self.task_id, "setup", self.setup)
+        check_callable(self.task_id, "teardown", self.teardown)
         if self.teardown is not None and self.setup is None:
             raise PlanError(f"task {self.task_id!r}: teardown gets what setup returns, and there is no setup")
-        _check_callable(self.task_id, "check_function", pre)
-        _check_callable(self.task_id, "check_function", post)
+        check_callable(self.task_id, "check_function", pre)
+        check_callable(self.task_id, "check_function", post)
         if self.process_function is None:
             self.takes_block = True
         elif self.setup is None:
-            self.takes_block = _takes_block(self.task_id, self.process_function)
+            self.takes_block = takes_block(self.task_id, self.process_function)
         else:
             self.takes_block = True
-            _check_takes_state(self.task_id, self.process_function)
+            check_takes_state(self.task_id, self.process_function)
         try:
             self.blocks_to_do = None if self.mask is None else mask_for(self.mask, self.grid)
         except PlanError as error:
             raise type(error)(f"task {self.task_id!r}: {error}") from None
         self.pre_check = pre
         self.post_check = post
-
-
-class _RoiOfGrid(Roi):
-    """A ROI that a task took from its grid: `dataclasses.replace` hands it on, but nobody gave it."""
-
-
-def _is_from_grid(grid: Any, total: Any, read: Any, write: Any, task_id: str) -> bool:
-    """Whether a task is made from its grid, or else from its ROIs.
-
-    Raises:
-        PlanError: It is given both, or neither, or something else as a grid.
-    """
-    rois = {"total_roi": total, "read_roi": read, "write_roi": write}
-    given = [name for name, roi in rois.items() if roi is not None and not isinstance(roi, _RoiOfGrid)]
-    if grid is not None and not isinstance(grid, Grid):
-        raise PlanError(f"task {task_id!r}: grid must be a blockflow.Grid, got {type(grid).__name__}: {grid!r}")
-    if grid is None or (grid.tiled and given):
-        missing = [name for name, roi in rois.items() if roi is None]
-        if missing:
-            raise PlanError(
-                f"task {task_id!r} needs a grid, or total_roi, read_roi and write_roi; "
-                f"{' and '.join(missing)} not given"
-            )
-        return False
-    if given:
-        raise PlanError(
-            f"task {task_id!r}: a grid says what ROIs say, so give one or the others: got grid and {', '.join(given)}"
-        )
-    return True
-
-
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TaskGraphError(f"a task id must be a string, got {name!r}")
-    wrong: Literal[False] | str = (
-        (not name and "it is empty")
-        or (name != name.strip() and "it begins or ends with a space")
-        or (name.startswith(".") and "it begins with a dot")
-        or (any(sign in name for sign in "/\\") and "it holds a path separator")
-        or (not name.isprintable() and "it holds a control character")
-        or (len(name.encode(errors="replace")) > _LONGEST_NAME and f"it is longer than {_LONGEST_NAME} bytes")
-    )
-    if wrong:
-        raise TaskGraphError(f"a task id names a folder for logs, and {name!r} cannot: {wrong}")
-    return str.__str__(name)  # numpy's strings do not go over the wire
 
 
 def _checked_upstream(task_id: str, upstream: Any) -> list[Task]:
@@ -408,42 +381,3 @@ def _checked_upstream(task_id: str, upstream: Any) -> list[Task]:
         if not isinstance(task, Task):
             raise TaskGraphError(f"upstream_tasks of task {task_id!r} must be tasks, got {task!r}")
     return tasks
-
-
-def _check_callable(task_id: str, name: str, function: Any) -> None:
-    if function is None:
-        return
-    if not callable(function):
-        raise PlanError(f"task {task_id!r}: {name} must be callable, got {function!r}")
-    lazy = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-    if any(is_lazy(code) for is_lazy in lazy for code in (function, type(function).__call__)):
-        raise PlanError(
-            f"task {task_id!r}: {name} must be a plain function; calling an async or generator function runs nothing"
-        )
-
-
-def _takes_block(task_id: str, function: Callable[..., Any]) -> bool:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return True  # builtins without a signature
-    parameters = signature.parameters.values()
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(needed) > 1 or any(p.kind is p.KEYWORD_ONLY for p in needed):
-        bare = inspect.Signature([p.replace(annotation=p.empty) for p in needed])
-        raise PlanError(
-            f"task {task_id!r}: process_function must take one block, or nothing; it requires {bare}. "
-            "Bind the others with functools.partial, the block last"
-        )
-    return bool(needed) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
-
-
-def _check_takes_state(task_id: str, function: Callable[..., Any]) -> None:
-    try:
-        inspect.signature(function).bind("block", "state")
-    except TypeError:
-        raise PlanError(
-            f"task {task_id!r}: with setup, process_function must take a block and what setup returned"
-        ) from None
-    except ValueError:
-        pass  # builtins without a signature

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockflow.errors import GeometryError
-from blockflow.plan.grid import RegularAxis, tile
+from blockflow.plan.grid import RegularAxis
 from blockflow.plan.ids import pair
+from blockflow.plan.tiling import tile
 from blockflow.testing.strategies import tasks
 from tests.plan.oracle import Interval, box, meet, places, volume, writable
 

@@ -18,10 +18,11 @@ from blockflow.geometry import Roi
 from blockflow.plan import storage
 from blockflow.plan.alignment import advice, apart_for, safe_axes, verdict_on
 from blockflow.plan.conflicts import levels_of
-from blockflow.plan.grid import Grid, tile
+from blockflow.plan.grid import Grid
 from blockflow.plan.regular import RegularAxis
 from blockflow.plan.slices import positions_of
 from blockflow.plan.storage import Stored, lengths, shared_distances, stored
+from blockflow.plan.tiling import tile
 from tests.plan.axes import planned_axes
 from tests.plan.oracle import ancestors
 
