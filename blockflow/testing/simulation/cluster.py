@@ -158,6 +158,8 @@ class Cluster:
         self.count("driver gave up")
         self.judge.note("driver gives up:", why)
         driver.die(lose=False)
+        if self.disk is not None and self.writes_back:
+            self.disk.write_back()
         self.listening = None
         for worker in self._crew():
             worker.asked_to_end(0.0)
