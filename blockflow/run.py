@@ -12,11 +12,12 @@ import os
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blockflow.errors import ConnectionFileError, PlanError
 from blockflow.logging import get_log_basedir
 from blockflow.monitor.progress import make_display
+from blockflow.plan.launcher import has_local, is_local
 from blockflow.plan.plan import check_runnable, compile_plan, dropped_voxels_warning
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run_blockwise(
     summary: bool = True,
     host: str | None = None,
     port: int = 0,
+    launcher: Any = None,
 ) -> RunResult:
     """Run tasks over all their blocks.
 
@@ -74,8 +76,11 @@ def run_blockwise(
         progress: Show how far the run is.
         summary: Print an account at the end.
         host: Address to listen on and to tell workers, for workers on other machines; by default the value of
-            ``DAISY_HOST``, else only this machine can connect (127.0.0.1).
+            ``DAISY_HOST``, else this machine's own address if a launcher starts workers elsewhere, else only this
+            machine can connect (127.0.0.1).
         port: Port to listen on; 0 for any that is free.
+        launcher: How workers come to life, for tasks that do not say it themselves: ``Slurm(...)``, ``LSF(...)``,
+            ``Command(...)``, ``Dask(...)``, ``Local(n)``, or a list of these; by default processes of this machine.
 
     Returns:
         A mapping from task ids to states that is true if every block is done or was skipped.
@@ -88,7 +93,7 @@ def run_blockwise(
     """
     from blockflow.plan.task import Task as TaskClass
 
-    plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks)
+    plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks, launcher)
     check_runnable(plan)
     _check_port(port)
     for task in plan.tasks:
@@ -98,7 +103,7 @@ def run_blockwise(
     began = time.monotonic()
     display = make_display(progress=progress)
     if multiprocessing:
-        address = host or os.environ.get(HOST_VARIABLE) or "127.0.0.1"
+        address = host or os.environ.get(HOST_VARIABLE) or _own_address(plan)
         scheduler, _ = run_in_processes(plan, display, host=address, port=port)
     else:
         scheduler = run_here(plan, display)
@@ -130,7 +135,8 @@ def run_in_processes(
     from blockflow.launch.local import LocalLauncher
 
     launcher = LocalLauncher()
-    launcher.prepare()  # it loads what workers need while this process imports all that follows
+    if any(has_local(task.launchers) for task in plan.tasks):
+        launcher.prepare()  # it loads what workers need while this process imports all that follows
     try:
         from blockflow.state.leases import LARGEST_LEASE
         from blockflow.state.scheduler import Scheduler
@@ -236,6 +242,15 @@ def _account(scheduler: Scheduler, display: Display, seconds: float, *, summary:
         logs = get_log_basedir()
         display.write(account(result, seconds, None if logs is None else str(logs)))
     return result
+
+
+def _own_address(plan: Plan) -> str:
+    """Where workers can reach this machine: only here, unless a launcher starts some elsewhere."""
+    if all(is_local(task.launchers) for task in plan.tasks):
+        return "127.0.0.1"
+    from blockflow.net.addresses import own_address
+
+    return own_address()
 
 
 def _check_port(port: int) -> None:

@@ -24,7 +24,7 @@ from blockflow.net.tls import client_context, server_name
 from blockflow.plan.block import Block
 from blockflow.wire.failures import FailureText
 from blockflow.wire.framing import FrameReader, frame
-from blockflow.wire.messages import LARGEST_MESSAGE, decode_from_driver, encode
+from blockflow.wire.messages import LARGEST_MESSAGE, Finished, decode_from_driver, encode
 from blockflow.wire.session import Given, WorkerSession
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ PART_SECONDS = 2.0
 
 EXIT_TIMEOUT = 70
 EXIT_FENCED = 75
-"""Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
+EXIT_LEFT = 76
+"""Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h, and one of our own."""
 
 
 class Link:
@@ -56,6 +57,8 @@ class Link:
         self._lost: str | None = None
         self._closed = False
         self._current: tuple[Given, float] | None = None
+        self._leave_by: float | None = None
+        """When this worker, which was told to go, leaves even if its block is not done."""
         self._thread = threading.Thread(target=self._keep_alive, name="blockflow-link", daemon=True)
 
     @classmethod
@@ -167,6 +170,15 @@ class Link:
         self._thread.join(timeout=1.0)
         self._socket.close()
 
+    def leave_in(self, seconds: float) -> None:
+        """Take no more blocks, and leave when the present one is done; may be called by a signal handler.
+
+        Args:
+            seconds: After this time the process ends, and the block is given back.
+        """
+        if self._leave_by is None:
+            self._leave_by = _now() + seconds  # the second thread does the rest: here the lock may be taken
+
     # ------------------------------------------------------------------------------------- under the lock
 
     def _outgoing(self) -> bytes:
@@ -250,6 +262,7 @@ class Link:
                         return
                     now = _now()
                     self._receive()
+                    self._go_if_told(now)
                     if now >= next_heartbeat:
                         self._session.heartbeat(now)
                         next_heartbeat = now + self._session.heartbeat_seconds
@@ -262,6 +275,17 @@ class Link:
                     time.sleep(min(wait, 0.1))
                 else:
                     selector.select(wait)
+
+    def _go_if_told(self, now: float) -> None:
+        """Do what :meth:`leave_in` asked for."""
+        if self._leave_by is None:
+            return
+        if not self._session.finished:
+            self._session.receive(Finished())
+        if now > self._leave_by and self._current is not None:
+            self._session.goodbye("told to go, and its block takes longer", now)
+            self._flush()
+            os._exit(EXIT_LEFT)
 
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from blockflow.errors import GeometryError, PlanError, TaskGraphError
 from blockflow.geometry import Roi, box_of, coordinate_of, roi_of
 from blockflow.plan.grid import Fit, Grid, tile
+from blockflow.plan.launcher import Launcher, launchers_of
 from blockflow.plan.mask import Mask, mask_for
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ class Task:
     passed on: the process function is then called as ``process_function(block, state)``."""
     teardown: Callable[[Any], Any] | None = None
     """Called with what `setup` returned when a worker process has no more blocks; not if it is killed."""
+    launcher: Any = None
+    """How its workers come to life: ``Local(8)``, ``Slurm(...)``, ``LSF(...)``, ``Command(...)``, ``Dask(...)``, or a
+    list of these, each of which says how many it may start. None for what :func:`blockflow.run_blockwise` is told."""
     mask: Any = None
     """Which blocks have anything to do; the others are skipped. Either a boolean array with one flag per block, or a
     :class:`blockflow.arrays.Array` over the volume, of any voxel size: a block has something to do if any voxel that
@@ -114,6 +118,8 @@ class Task:
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""
 
+    launchers: tuple[Launcher, ...] = field(init=False, repr=False)
+    """`launcher` as a tuple; empty if it says nothing."""
     grid: Grid = field(init=False, repr=False)
     """The blocks of this task."""
     takes_block: bool = field(init=False, repr=False)
@@ -142,6 +148,7 @@ class Task:
         except GeometryError as error:
             raise GeometryError(f"task {self.task_id!r}: {error}") from None
         self._check_numbers()
+        self.launchers = launchers_of(self.launcher, f"task {self.task_id!r}")
         self._check_functions()
 
     def __setattr__(self, name: str, value: Any) -> None:
