@@ -7,8 +7,9 @@ scheduler. Like the scheduler it does no IO and reads no clock: bytes come in, a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+import numpy as np
 
 from blockflow.errors import PlanError, RemoteProtocolError
 from blockflow.state import events as ev
@@ -67,7 +68,7 @@ class Switchboard:
         self._lease_seconds = lease_seconds
         self._lines: dict[int, Line] = {}
         self._connection_of: dict[int, int] = {}
-        self._numbers = count()
+        self._next_worker = scheduler.epoch << 40
 
     def connected(self, connection: int) -> None:
         """A connection was made and has proved that it knows the run's key."""
@@ -112,6 +113,8 @@ class Switchboard:
         if line.worker is None:
             raise RemoteProtocolError(f"{type(message).__name__} before Hello")
         match message:
+            case wire.Held():
+                return self._held(connection, line.worker, line.task, message, now)
             case wire.Report():
                 return self._report(connection, line.worker, line.task, message, now)
             case wire.Returned():
@@ -145,11 +148,40 @@ class Switchboard:
         if reason is not None:
             refused = Send(connection=connection, message=wire.Refused(reason[:1000]))
             return [refused, _close(connection, line, reason)]
-        line.worker, line.task = next(self._numbers), task
+        worker = self._next_worker if message.worker is None else message.worker
+        if message.worker is not None and worker >= self._next_worker:
+            raise RemoteProtocolError(f"worker {message.worker} says that it is back, and was never here")
+        actions = self._supersede(worker, message)
+        joined = ev.WorkerJoined(worker=worker, task=task, process=message.process, host=message.host, pid=message.pid)
+        done = self._scheduler.handle(joined, now)
+        self._next_worker = max(self._next_worker, worker + 1)
+        line.worker, line.task = worker, task
         line.host, line.pid = message.host, message.pid
-        self._connection_of[line.worker] = connection
-        joined = self.handle(ev.WorkerJoined(worker=line.worker, task=task, process=message.process), now)
-        return [Send(connection=connection, message=self._welcome(line.worker, task)), *joined]
+        self._connection_of[worker] = connection
+        return [*actions, Send(connection=connection, message=self._welcome(worker, task)), *self._carry_out(done)]
+
+    def _supersede(self, worker: int, message: wire.Hello) -> list[Action]:
+        """A worker is back before the end of its old connection was noticed: that is closed now."""
+        old = self._connection_of.get(worker)
+        if old is None:
+            return []
+        line = self._lines[old]
+        if (line.host, line.pid) != (message.host, message.pid):
+            raise RemoteProtocolError(f"worker {worker} is process {line.pid} on {line.host}, and is connected")
+        line.worker = None
+        return [_close(old, line, "")]
+
+    def _held(self, connection: int, worker: int, task: int, message: wire.Held, now: float) -> list[Action]:
+        indices = wire.unpack_runs(message.runs, self._scheduler.plan.tasks[task].grid.size)
+        if not indices:
+            raise RemoteProtocolError(f"worker {worker} claims lease {message.lease} without blocks")
+        claim = ev.LeaseClaimed(
+            worker=worker, lease=message.lease, attempt=message.attempt, indices=np.array(indices, dtype=np.int64)
+        )
+        instructions = self._scheduler.handle(claim, now)
+        stale = any(isinstance(done, ev.AcknowledgeReport) and done.stale for done in instructions)
+        answer = wire.Acknowledged(message.number, message.lease, stale)
+        return [Send(connection=connection, message=answer), *self._carry_out(instructions)]
 
     def _welcome(self, worker: int, task: int) -> wire.Welcome:
         plan = self._scheduler.plan.tasks[task]

@@ -26,12 +26,13 @@ from blockflow.switchboard import Action, Close, Send, Switchboard
 from blockflow.wire import messages as wire
 from blockflow.wire.failures import FailureText
 from blockflow.wire.framing import FrameReader, frame
-from blockflow.wire.session import Given, WorkerSession
+from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blockflow.plan.block import Block
+    from blockflow.wire.held import Given
 
 LEASE_SECONDS = 60.0
 RUN = "0123456789abcdef"
@@ -47,7 +48,7 @@ def board_of(*tasks: Task, largest_lease: int = 1) -> tuple[Scheduler, Switchboa
 
 
 def hello(task: str = "t", *, run: str = RUN, protocol: int = wire.PROTOCOL, process: int | None = None) -> wire.Hello:
-    return wire.Hello(protocol, run, task, process, "host", 77)
+    return wire.Hello(protocol, run, task, process, "host", 77, None)
 
 
 def say(board: Switchboard, connection: int, message: wire.FromWorker, now: float = 0.0) -> list[Action]:

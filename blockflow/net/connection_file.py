@@ -40,6 +40,7 @@ class _FirstLine(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     run: str
     addresses: tuple[tuple[str, _Port], ...]
+    resumable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,8 @@ class Connection:
     """Host and port, to be tried in this order; empty when the run is over."""
     path: str
     """The connection file; absolute."""
+    resumable: bool = False
+    """A driver that was killed may be started again, and will then listen where this file says."""
 
     @property
     def finished(self) -> bool:
@@ -73,7 +76,9 @@ def private_directory(directory: Path) -> Path:
     return directory
 
 
-def write_connection(directory: Path, run: str, addresses: tuple[tuple[str, int], ...], pem: str) -> Connection:
+def write_connection(
+    directory: Path, run: str, addresses: tuple[tuple[str, int], ...], pem: str, *, resumable: bool = False
+) -> Connection:
     """Write the connection file of a run; replaces it atomically if it is there.
 
     Args:
@@ -81,16 +86,17 @@ def write_connection(directory: Path, run: str, addresses: tuple[tuple[str, int]
         run: Id of the run.
         addresses: Where the driver listens.
         pem: Key and certificate.
+        resumable: The run has a ledger, so that its driver can be started again.
     """
     path = directory.resolve() / f"{run}{_SUFFIX}"
-    first = msgspec.json.encode(_FirstLine(VERSION, run, addresses)).decode()
+    first = msgspec.json.encode(_FirstLine(VERSION, run, addresses, resumable)).decode()
     draft = directory / f".{run}.{os.getpid()}.draft"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(descriptor, 0o600)
         file.write(f"{first}\n{pem}")
     draft.replace(path)
-    return Connection(run=run, addresses=addresses, path=str(path))
+    return Connection(run=run, addresses=addresses, path=str(path), resumable=resumable)
 
 
 def close_connection(connection: Connection) -> None:
@@ -135,7 +141,7 @@ def read_connection(path: str) -> Connection:
         raise ConnectionFileError(
             f"connection file {path} has version {said.version}, this blockflow reads {VERSION}: use one everywhere"
         )
-    return Connection(run=said.run, addresses=said.addresses, path=path)
+    return Connection(run=said.run, addresses=said.addresses, path=path, resumable=said.resumable)
 
 
 def _check_private(path: str) -> None:

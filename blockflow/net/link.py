@@ -3,6 +3,9 @@
 Worker scripts are synchronous, so the caller blocks while it waits for a block. A second thread reads what the driver
 sends, sends heartbeats, and watches the clock: it ends the process when a block takes longer than its timeout, and
 when the driver has not answered for so long that the blocks held here may have been given to somebody else.
+
+When the connection is lost, work goes on, and a third thread looks for the driver until the blocks held here are not
+the worker's own any more: at the old address, or where a driver that was started again listens now.
 """
 
 from __future__ import annotations
@@ -10,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import selectors
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -20,18 +21,21 @@ from typing import TYPE_CHECKING
 
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
 from blockflow.net.connection_file import Connection, read_connection
-from blockflow.net.tls import client_context, server_name
+from blockflow.net.dial import dial
+from blockflow.net.pipe import Pipe
 from blockflow.plan.block import Block
 from blockflow.wire.failures import FailureText
-from blockflow.wire.framing import FrameReader, frame
-from blockflow.wire.messages import LARGEST_MESSAGE, Finished, decode_from_driver, encode
-from blockflow.wire.session import Given, WorkerSession
+from blockflow.wire.framing import frame
+from blockflow.wire.messages import Finished, decode_from_driver, encode
+from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
     from blockflow.net.context import Context
+    from blockflow.wire.held import Given
 
-CONNECT_SECONDS = 10.0
-"""How long one address may take to answer."""
+FIRST_WAIT = 0.1
+LONGEST_WAIT = 5.0
+"""Seconds between two attempts to find the driver again: doubled each time, and then up to twice as long by chance."""
 
 PART_SECONDS = 2.0
 """How long the driver may take to answer a goodbye by closing the connection."""
@@ -45,18 +49,24 @@ EXIT_LEFT = 76
 class Link:
     """A connection to the driver, and the blocks that came over it."""
 
-    def __init__(self, task: str, stream: ssl.SSLSocket, path: str) -> None:
+    def __init__(self, connection: Connection, *, task: str, process: int | None) -> None:
+        self._path = connection.path
         self._task = task
-        self._socket = stream
-        self._path = path
-        """The connection file."""
+        self._process = process
+        self._pipe: Pipe | None = None
+        """None while the connection is lost."""
         self._session = WorkerSession()
-        self._frames = FrameReader(LARGEST_MESSAGE)
         self._changed = threading.Condition()
         """Guards everything here; notified when something was received."""
         self._lost: str | None = None
+        """Why there is no connection now."""
+        self._hopeless = False
+        """There will not be one any more."""
+        self._over = False
+        """The run has ended."""
         self._closed = False
-        self._current: tuple[Given, float] | None = None
+        self._current: dict[tuple[int, int], tuple[Given, float]] = {}
+        """By lease and position: blocks that the user's code is at work on, oldest first, and since when."""
         self._leave_by: float | None = None
         """When this worker, which was told to go, leaves even if its block is not done."""
         self._thread = threading.Thread(target=self._keep_alive, name="blockflow-link", daemon=True)
@@ -79,32 +89,39 @@ class Link:
         """
         if connection.finished:
             return None
-        stream = _connect(connection)
-        link = cls(task, stream, connection.path)
-        try:
-            link._join(connection.run, process)
-        except BaseException:
-            stream.close()
-            raise
-        stream.setblocking(False)
+        link = cls(connection, task=task, process=process)
+        link._pipe = link._join(connection)
         link._thread.start()
         return link
 
-    def _join(self, run: str, process: int | None) -> None:
-        """Introduce this worker, and wait for the answer."""
+    def _join(self, connection: Connection) -> Pipe:
+        """Connect, introduce this worker, and wait for the answer."""
+        pipe = Pipe(dial(connection))
         session, host = self._session, socket.gethostname()
-        session.hello(run=run, task=self._task, process=process, host=host, pid=os.getpid(), now=_now())
         try:
-            self._socket.sendall(self._outgoing())
-            while session.welcome is None and session.refused is None:
-                data = self._socket.recv(65536)
-                if not data:
-                    raise ConnectionAbortedError("closed by the driver; it may have another key")
-                self._take_in(data)
+            with self._changed:
+                session.hello(
+                    run=connection.run, task=self._task, process=self._process, host=host, pid=os.getpid(), now=_now()
+                )
+                data = self._outgoing()
+            pipe.send(data)
+            for body in pipe.converse():
+                with self._changed:
+                    session.receive(decode_from_driver(body))
+                if session.refused is not None:
+                    raise ConnectionFileError(f"the driver refuses this worker: {session.refused}")
+                if session.welcomed:
+                    break
+        except ConnectionFileError:
+            pipe.close()
+            raise
         except (OSError, RemoteProtocolError) as error:
-            raise UnreachableError(f"the connection to run {run} failed ({error}), see {self._path}") from error
-        if session.refused is not None:
-            raise ConnectionFileError(f"the driver refuses this worker: {session.refused}")
+            pipe.close()
+            raise UnreachableError(
+                f"the connection to run {connection.run} failed ({error}), see {self._path}"
+            ) from error
+        pipe.hurry()
+        return pipe
 
     def next_block(self) -> tuple[Given, Block] | None:
         """The next block; waits until there is one. None if there are no more.
@@ -116,9 +133,9 @@ class Link:
             while True:
                 now = _now()
                 self._watch(now)  # this thread may have slept longer than its blocks are its own
-                given = self._session.next_block(now) if self._lost is None else None
+                given = None if self._closed else self._session.next_block(now)
                 if given is not None:
-                    self._current = given, now
+                    self._current[given.lease.number, given.position] = given, now
                     self._flush()
                     if self._timeout is not None:
                         # For C code that keeps Python's lock, where the second thread cannot run: dumped and ended
@@ -127,11 +144,9 @@ class Link:
                             2 * self._timeout + 1.0, exit=True, file=sys.__stderr__ or sys.stderr
                         )
                     break
-                if self._session.finished or self._closed:
+                if self._session.finished or self._closed or self._over:
                     return None
-                if self._lost is not None:
-                    if self._run_is_over():
-                        return None
+                if self._lost is not None and self._hopeless:
                     raise UnreachableError(self._lost)
                 self._session.ask(now)
                 self._flush()
@@ -150,8 +165,8 @@ class Link:
             asks: The next block will be wanted at once.
         """
         with self._changed:
-            self._current = None
-            if self._timeout is not None:
+            self._current.pop((given.lease.number, given.position), None)
+            if self._timeout is not None and not self._current:
                 faulthandler.cancel_dump_traceback_later()
             self._session.block_done(given, failure, seconds, _now(), asks=asks)
             self._flush()
@@ -164,11 +179,14 @@ class Link:
             self._closed = True
             self._session.goodbye(reason, _now())
             self._flush()
-            self._part()
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # wakes the second thread
+            pipe = self._pipe
+            if pipe is not None:
+                pipe.part(PART_SECONDS)
+                pipe.wake()
+            self._changed.notify_all()
         self._thread.join(timeout=1.0)
-        self._socket.close()
+        if pipe is not None:
+            pipe.close()
 
     def leave_in(self, seconds: float) -> None:
         """Take no more blocks, and leave when the present one is done; may be called by a signal handler.
@@ -185,96 +203,57 @@ class Link:
         return b"".join(frame(encode(message)) for message in self._session.take_outgoing())
 
     def _flush(self) -> None:
-        """Send what the session wants sent."""
-        data = memoryview(self._outgoing())
-        while data and self._lost is None:
+        """Send what the session wants sent; what cannot be sent is said again on the next connection."""
+        data = self._outgoing()
+        if data and self._pipe is not None:
             try:
-                data = data[self._socket.send(data) :]
-            except ssl.SSLWantWriteError:
-                self._wait_for(selectors.EVENT_WRITE)
-            except ssl.SSLWantReadError:
-                self._wait_for(selectors.EVENT_READ)
+                self._pipe.send(data)
             except OSError as error:
                 self._lose(str(error))
 
-    def _part(self) -> None:
-        """Wait until the driver has closed the connection.
-
-        An end that is closed with unread data resets the connection, and what it has sent last may be lost.
-        """
-        deadline = _now() + PART_SECONDS
-        while self._lost is None and _now() < deadline:
-            try:
-                if not self._socket.recv(65536):
-                    return
-            except ssl.SSLWantReadError:
-                self._wait_for(selectors.EVENT_READ)
-            except OSError:
-                return
-
-    def _wait_for(self, event: int) -> None:
-        with selectors.DefaultSelector() as selector:  # select.select knows no descriptor above 1023
-            selector.register(self._socket, event)
-            selector.select(1.0)
-
-    def _take_in(self, data: bytes) -> None:
-        for body in self._frames.feed(data):
-            self._session.receive(decode_from_driver(body))
-
     def _lose(self, why: str) -> None:
-        if self._lost is None:
-            self._lost = f"the connection to the driver is lost ({why}): it was stopped or killed, or the network was"
-
-    def _run_is_over(self) -> bool:
-        """Whether the driver ended its run before it closed the connection."""
-        try:
-            return read_connection(self._path).finished
-        except ConnectionFileError:
-            return False
+        """The connection is gone; work goes on, and the driver is looked for."""
+        if self._pipe is None:
+            return
+        self._pipe.close()
+        self._pipe = None
+        self._lost = f"the connection to the driver is lost ({why}): it was stopped or killed, or the network was"
+        if not self._closed:
+            threading.Thread(target=self._look_for_driver, name="blockflow-search", daemon=True).start()
 
     def _receive(self) -> None:
         """Take in everything that has arrived."""
-        while self._lost is None:
-            try:
-                data = self._socket.recv(65536)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
-            except OSError as error:
-                self._lose(str(error))
-                return
-            if not data:
-                self._lose("closed by the driver")
-                return
-            try:
-                self._take_in(data)
-            except RemoteProtocolError as error:
-                self._lose(str(error))
+        if self._pipe is None:
+            return
+        try:
+            for body in self._pipe.receive():
+                self._session.receive(decode_from_driver(body))
+        except (OSError, RemoteProtocolError) as error:
+            self._lose(str(error))
 
     # ------------------------------------------------------------------------------------- the second thread
 
     def _keep_alive(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_READ)
-            next_heartbeat = _now() + self._session.heartbeat_seconds
-            while True:
-                with self._changed:
-                    if self._closed:
-                        return
-                    now = _now()
-                    self._receive()
-                    self._go_if_told(now)
-                    if now >= next_heartbeat:
-                        self._session.heartbeat(now)
-                        next_heartbeat = now + self._session.heartbeat_seconds
-                    self._flush()
-                    self._changed.notify_all()
-                    lost = self._lost is not None
-                    self._watch(now)
-                    wait = self._until_due(now, next_heartbeat)
-                if lost:
-                    time.sleep(min(wait, 0.1))
-                else:
-                    selector.select(wait)
+        next_heartbeat = _now() + self._session.heartbeat_seconds
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                now = _now()
+                self._receive()
+                self._go_if_told(now)
+                if self._pipe is not None and now >= next_heartbeat:
+                    self._session.heartbeat(now)
+                    next_heartbeat = now + self._session.heartbeat_seconds
+                self._flush()
+                self._changed.notify_all()
+                self._watch(now)
+                wait = self._until_due(now, next_heartbeat)
+                pipe = self._pipe
+                if pipe is None:
+                    self._changed.wait(min(max(wait, 0.01), 0.1))
+            if pipe is not None:
+                pipe.wait(wait)
 
     def _go_if_told(self, now: float) -> None:
         """Do what :meth:`leave_in` asked for."""
@@ -282,7 +261,7 @@ class Link:
             return
         if not self._session.finished:
             self._session.receive(Finished())
-        if now > self._leave_by and self._current is not None:
+        if now > self._leave_by and self._current:
             self._session.goodbye("told to go, and its block takes longer", now)
             self._flush()
             os._exit(EXIT_LEFT)
@@ -306,8 +285,8 @@ class Link:
     def _watch(self, now: float) -> None:
         """End the process when a block takes too long, or when its blocks are not its own any more."""
         timeout = self._timeout
-        if timeout is not None and self._current is not None and now - self._current[1] > timeout:
-            given, began = self._current
+        given, began = next(iter(self._current.values()), (None, now))
+        if timeout is not None and given is not None and now - began > timeout:
             text = f"block {given.index} took longer than its timeout of {timeout:g} s"
             _dump_stacks(f"{text}; this is what the process was doing:")
             error = f"TimeoutError: it took longer than its timeout of {timeout:g} s"
@@ -315,7 +294,8 @@ class Link:
             self._session.block_done(given, failure, now - began, now, asks=False)
             self._session.goodbye(text, now)
             self._flush()
-            self._part()
+            if self._pipe is not None:
+                self._pipe.part(PART_SECONDS)
             os._exit(EXIT_TIMEOUT)
         deadline = self._session.deadline
         if deadline is not None and now > deadline and self._session.holds:
@@ -324,6 +304,59 @@ class Link:
                 "another worker's by now; this process ends at once"
             )
             os._exit(EXIT_FENCED)
+        if self._session.overtaken or (self._over and self._current):
+            _dump_stacks(
+                "the run has ended, or has given the block under way here to another worker; this process ends at once"
+            )
+            os._exit(EXIT_FENCED)
+
+    # ------------------------------------------------------------------------------------- the third thread
+
+    def _look_for_driver(self) -> None:
+        """Find the driver again, at the address that the connection file tells now."""
+        wait = FIRST_WAIT
+        while True:
+            with self._changed:
+                if self._closed or self._too_late():
+                    self._hopeless = True
+                    self._changed.notify_all()
+                    return
+            if self._find_driver():
+                return
+            with self._changed:
+                self._changed.wait(wait * (1.0 + os.urandom(1)[0] / 256))
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _find_driver(self) -> bool:
+        """Try once; whether there is nothing to look for any more."""
+        try:
+            connection = read_connection(self._path)
+        except ConnectionFileError:
+            return False
+        pipe: Pipe | None = None
+        hopeless = False
+        if not connection.finished:
+            try:
+                pipe = self._join(connection)
+            except (ConnectionFileError, UnreachableError) as error:
+                # Nobody listens on this machine any more, and nobody will.
+                hopeless = isinstance(error.__cause__, ConnectionRefusedError) and not connection.resumable
+                if not hopeless:
+                    return False
+        with self._changed:
+            self._over = connection.finished
+            self._hopeless = hopeless
+            if pipe is not None:
+                self._pipe, self._lost = pipe, None
+                self._session.claim(_now())
+                self._flush()
+            self._changed.notify_all()
+        return True
+
+    def _too_late(self) -> bool:
+        """Whether what was held here may be somebody else's by now, so that there is nothing to come back with."""
+        deadline = self._session.deadline
+        return deadline is None or _now() > deadline
 
 
 SAID_FAILED = FailureText(error="block.status was set to FAILED", traceback="", where="")
@@ -346,27 +379,6 @@ def open_link(context: Context) -> Link | None:
         if read_connection(path).finished:
             return None  # the run ended in this very moment
         raise
-
-
-def _connect(connection: Connection) -> ssl.SSLSocket:
-    try:
-        context = client_context(connection.path)
-    except (OSError, ssl.SSLError) as error:
-        raise ConnectionFileError(f"connection file {connection.path} holds no usable key: {error}") from error
-    tried = []
-    for host, port in connection.addresses:
-        try:
-            plain = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return context.wrap_socket(plain, server_hostname=server_name(connection.run))
-        except ssl.SSLError as error:
-            tried.append(f"{host}:{port} answers, but not with the key of run {connection.run} ({error.reason})")
-        except OSError as error:
-            tried.append(f"{host}:{port} ({error})")
-    raise UnreachableError(
-        f"the driver of run {connection.run} cannot be reached: {'; '.join(tried)}. It was stopped or killed, or this "
-        "machine cannot reach that address: then pass host= to run_blockwise"
-    )
 
 
 def _now() -> float:

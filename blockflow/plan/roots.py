@@ -18,8 +18,14 @@ from blockflow.plan.slices import Indices, positions_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy.typing as npt
+
     from blockflow.geometry import Box
     from blockflow.plan.conflicts import Levels
+
+
+_LOOKED_THROUGH = 4096
+"""Roots that are looked through at once for some that are not passed over."""
 
 
 class Roots:
@@ -38,15 +44,31 @@ class Roots:
         """Number of roots in all."""
         self._box = 0
         self._taken_in_box = 0
-        self.taken = 0
-        """Number of roots handed out so far."""
+        self.left = self.count
+        """Number of roots that have not been handed out, and are not passed over."""
+        self._states: npt.NDArray[np.uint8] | None = None
         self.next = self._next()
         """Index of the next root; None if there is none left."""
 
-    @property
-    def left(self) -> int:
-        """Number of roots that have not been handed out."""
-        return self.count - self.taken
+    def pass_over(self, states: npt.NDArray[np.uint8]) -> None:
+        """Hand out only roots whose entry in `states` is zero, from now on; to be called before any is taken.
+
+        Args:
+            states: One entry for each block of the grid, looked at when roots are taken. An entry of a root that was
+                not handed out may change from zero if :meth:`claimed` is told.
+        """
+        self._states = states
+        grid = states.reshape(self._shape)
+        for starts, counts in self._lattices:
+            lattice = zip(starts, counts, self._steps, strict=True)
+            piece = grid[tuple(slice(start, start + count * step, step) for start, count, step in lattice)]
+            self.left -= int(np.count_nonzero(piece))
+        self.next = self._next()
+
+    def claimed(self, number: int) -> None:
+        """Some roots that were not handed out are to be passed over as well."""
+        self.left -= number
+        self.next = self._next()
 
     def take(self, at_most: int, *, below: int | None = None) -> Indices:
         """The next roots.
@@ -57,19 +79,48 @@ class Roots:
         """
         if not self.left:
             return np.empty(0, dtype=np.int64)
-        size = prod(self._lattices[self._box][1])
-        taken = self._at(self._taken_in_box, min(size, self._taken_in_box + at_most))
+        taken = self._live(at_most)
         if below is not None:
             taken = taken[: int(np.searchsorted(taken, below))]
-        self.taken += len(taken)
-        self._taken_in_box += len(taken)
-        if self._taken_in_box == size:
-            self._box, self._taken_in_box = self._box + 1, 0
+        self.left -= len(taken)
+        if self._states is None:
+            self._taken_in_box += len(taken)
+        elif len(taken):
+            self._taken_in_box = self._place(int(taken[-1])) + 1
         self.next = self._next()
         return taken
 
     def _next(self) -> int | None:
-        return int(self._at(self._taken_in_box, self._taken_in_box + 1)[0]) if self.left else None
+        """Index of the first root that is not passed over; goes to where it is."""
+        if not self.left:
+            return None
+        live = self._live(1)
+        return int(live[0])
+
+    def _live(self, at_most: int) -> Indices:
+        """The next roots of a box that are not passed over; there must be one."""
+        while True:
+            size = prod(self._lattices[self._box][1])
+            if self._taken_in_box == size:
+                self._box, self._taken_in_box = self._box + 1, 0
+                continue
+            if self._states is None:
+                return self._at(self._taken_in_box, min(size, self._taken_in_box + at_most))
+            end = min(size, self._taken_in_box + max(at_most, _LOOKED_THROUGH))
+            drawn = self._at(self._taken_in_box, end)
+            live: Indices = drawn[self._states[drawn] == 0]
+            if len(live):
+                return live[:at_most]
+            self._taken_in_box = end
+
+    def _place(self, index: int) -> int:
+        """The number of a root in its box."""
+        starts, counts = self._lattices[self._box]
+        place = 0
+        position = positions_of(np.array([index], dtype=np.int64), self._shape)
+        for digit, start, step, count in zip(position, starts, self._steps, counts, strict=True):
+            place = place * count + (int(digit[0]) - start) // step
+        return place
 
     def _at(self, begin: int, end: int) -> Indices:
         starts, counts = self._lattices[self._box]

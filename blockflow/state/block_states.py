@@ -15,11 +15,17 @@ from blockflow.errors import InvalidTransition
 from blockflow.state.transitions import IMPOSSIBLE, NEXT_STATE, BlockState, Cause
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from blockflow.plan.plan import TaskPlan
     from blockflow.plan.slices import Indices
+    from blockflow.state.transitions import States
 
 _STORY_BYTES = 1_000_000
 """Memory per task for what happened to blocks lately, which messages about impossible transitions tell."""
+
+_SLAB = 2**20
+"""Blocks that are looked at together where all are."""
 
 _ENTRY_BYTES = 300
 """Memory of one change in the story, beside 8 bytes for each block that it concerns."""
@@ -37,6 +43,7 @@ class BlockStates:
         greatest = plan.greatest_fan_in()
         waits = plan.levels.count > 1 or bool(plan.upstream)
         self._inputs_done = np.zeros(plan.grid.size if waits else 0, dtype=np.min_scalar_type(greatest))
+        self._restored = False
         self._story: deque[tuple[float, Cause, Indices]] = deque()
         self._story_bytes = 0
 
@@ -68,6 +75,38 @@ class BlockStates:
         if len(ready):
             self.move(ready, Cause.INPUTS_DONE, now)
         return ready
+
+    def restore(self, states: States) -> None:
+        """Start from states that earlier lives of the driver have left, instead of from nothing."""
+        ended = (BlockState.DONE, BlockState.FAILED)
+        for begin in range(0, len(states), _SLAB):
+            slab = states[begin : begin + _SLAB]
+            if slab.any():
+                for state in ended:
+                    self.counts[state] += np.count_nonzero(slab == state)
+                self.states[begin : begin + _SLAB] = np.where(np.isin(slab, ended), slab, BlockState.PENDING)
+        self.counts[BlockState.PENDING] = self.plan.grid.size - self.count(*ended)
+        self._restored = True
+
+    def count_inputs(self, targets: Indices) -> None:
+        """Count one finished input for every entry of `targets`, and look at what that makes ready later."""
+        np.add.at(self._inputs_done, targets, self._inputs_done.dtype.type(1))
+
+    def complete(self) -> Iterator[Indices]:
+        """Make ready what :meth:`count_inputs` has completed; the blocks, sorted, in pieces."""
+        for begin in range(0, len(self._inputs_done), _SLAB):
+            blocks = np.flatnonzero(self._inputs_done[begin : begin + _SLAB]) + begin
+            blocks = blocks[self.states[blocks] == BlockState.PENDING]
+            ready = blocks[self._inputs_done[blocks] == self.plan.fan_in(blocks)]
+            if len(ready):
+                self.move(ready, Cause.INPUTS_DONE, 0.0)
+                yield ready
+
+    def waits(self, indices: Indices) -> bool:
+        """Whether any of the blocks waits for something upstream."""
+        if not len(self._inputs_done):
+            return False
+        return bool((self._inputs_done[indices] < self.plan.fan_in(indices)).any())
 
     def only(self, indices: Indices, state: BlockState) -> Indices:
         """Those of the blocks that are in a state, sorted and without repetition."""
@@ -101,7 +140,9 @@ class BlockStates:
             everything = np.arange(self.plan.grid.size, dtype=np.int64)
             fan_in = self.plan.fan_in(everything)
             assert (self._inputs_done <= fan_in).all(), "more inputs done than there are"
-            moved = ~np.isin(self.states, (BlockState.PENDING, BlockState.ORPHANED))
+            unmoved = (BlockState.PENDING, BlockState.ORPHANED)
+            # What was done before may wait for something that is checked again.
+            moved = ~np.isin(self.states, (*unmoved, BlockState.DONE, BlockState.FAILED) if self._restored else unmoved)
             assert (self._inputs_done[moved] == fan_in[moved]).all(), "a block moved before its inputs were done"
 
     def _remember(self, now: float, cause: Cause, indices: Indices) -> None:

@@ -23,7 +23,7 @@ _MOST_TARGETS = 2**20
 def release(books: Sequence[TaskBook], task: int, indices: Indices, now: float) -> set[int]:
     """Count blocks as done for everything that waits for them; returns the tasks with new ready blocks."""
     touched = set()
-    for number, targets in _waiting_for(books, task, indices):
+    for number, targets in waiting_for(books, task, indices):
         ready = books[number].blocks.inputs_done(targets, now)
         if len(ready):
             books[number].frontier.add(ready)
@@ -37,7 +37,7 @@ def orphan(books: Sequence[TaskBook], task: int, indices: Indices, now: float) -
     failed = [(task, indices)]
     while failed:
         number, indices = failed.pop()
-        for below, targets in _waiting_for(books, number, indices):
+        for below, targets in waiting_for(books, number, indices):
             lost = books[below].blocks.only(targets, BlockState.PENDING)
             if len(lost):
                 books[below].blocks.move(lost, Cause.UPSTREAM_GIVEN_UP, now)
@@ -46,8 +46,8 @@ def orphan(books: Sequence[TaskBook], task: int, indices: Indices, now: float) -
     return touched
 
 
-def _waiting_for(books: Sequence[TaskBook], task: int, indices: Indices) -> Iterator[tuple[int, Indices]]:
-    """The blocks that wait for any of `indices`, per task, once for each block they wait for."""
+def waiting_for(books: Sequence[TaskBook], task: int, indices: Indices) -> Iterator[tuple[int, Indices]]:
+    """The blocks that wait for any of `indices`, by task, once for each block they wait for."""
     plan = books[task].plan
     if plan.levels.count == 1 and not plan.downstream:
         return

@@ -46,6 +46,18 @@ class WorkerJoined(Struct, frozen=True, kw_only=True):
     task: int
     process: int | None = None
     """The slot it runs in, if it was started by a launcher."""
+    host: str = ""
+    pid: int = 0
+
+
+class LeaseClaimed(Struct, frozen=True, kw_only=True):
+    """A worker that is back says what it holds; it claims everything before it says anything else."""
+
+    worker: int
+    lease: int
+    attempt: int
+    """Attempt number of the first block."""
+    indices: Indices
 
 
 class BlocksReported(Struct, frozen=True, kw_only=True):
@@ -130,6 +142,7 @@ class StopAsked(Struct, frozen=True, kw_only=True):
 
 Event: TypeAlias = (
     WorkerJoined
+    | LeaseClaimed
     | BlocksReported
     | BlocksAsked
     | BlocksReturned

@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from blockflow.plan.roots import Roots
     from blockflow.plan.slices import Indices
+    from blockflow.state.transitions import States
 
 
 _PAGE = 4096
@@ -75,6 +76,14 @@ class Smallest:
             at_most -= len(taken)
         return np.concatenate(parts)
 
+    def remove(self, indices: Indices) -> None:
+        """Take out those of the blocks that are members."""
+        if self._count:
+            here = indices[self._members[indices]]
+            self._members[here] = False
+            np.subtract.at(self._on_page, here // _PAGE, 1)
+            self._count -= len(here)
+
     def members(self) -> list[int]:
         """All blocks: looks at the whole grid."""
         return np.flatnonzero(self._members).tolist()
@@ -110,6 +119,17 @@ class Frontier:
     def waiting(self) -> list[int]:
         """All blocks here but the undrawn roots: looks at the whole grid."""
         return [*self._ready.members(), *self.again]
+
+    def pass_over(self, states: States) -> None:
+        """Do not hand out roots that have left the state they began with, now or while they wait to be drawn."""
+        self._roots.pass_over(states)
+
+    def claimed(self, indices: Indices, roots: int) -> None:
+        """Blocks that are here, `roots` of them undrawn, are not to be handed out."""
+        self._ready.remove(indices)
+        self._roots.claimed(roots)
+        for index in self.again.keys() & indices.tolist():
+            del self.again[index]
 
     def add(self, indices: Indices) -> None:
         """Add blocks that became ready."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING
 
 from blockflow.plan.plan import single
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.plan.slices import Indices
+    from blockflow.state.absence import Absence
     from blockflow.state.leases import Leases
     from blockflow.state.task_book import TaskBook
 
@@ -43,19 +43,30 @@ class WorkerBook:
     connected: bool = True
     failed_in_a_row: set[int] = field(default_factory=set)
     """Blocks that failed on it since the last one that did not."""
+    unclaimed: set[int] | None = None
+    """While it is back, but may have more to claim: the leases that it should have, and has not claimed."""
+    fenced: bool = True
+    """Nothing that it may still be at work on was given to others; false if one of its claims was refused."""
 
 
 class Handout:
     """Decides what to hand out; shares the books of the scheduler."""
 
     def __init__(
-        self, books: list[TaskBook], leases: Leases, workers: dict[int, WorkerBook], largest_lease: int
+        self,
+        books: list[TaskBook],
+        leases: Leases,
+        workers: dict[int, WorkerBook],
+        largest_lease: int,
+        absence: Absence,
     ) -> None:
         self._books = books
         self._leases = leases
         self._workers = workers
         self._largest_lease = largest_lease
-        self._processes = count()
+        self._absence = absence
+        self.next_process = 0
+        """Number of the next process to be started."""
         self._over = [False] * len(books)
         """For each task, whether nothing can happen in it any more."""
         self._recalls: dict[int, float] = {}
@@ -78,10 +89,11 @@ class Handout:
         if not self.stopping:
             for number in numbers:
                 book = self._books[number]
-                done += self._checks(book, now)
-                done += self._leases_for(book, now, reporter)
+                if not self._absence.waiting:
+                    done += self._checks(book, now)
+                    done += self._leases_for(book, now, reporter)
+                    self._note_waiting(book)
                 done += self._starts(book)
-                self._note_waiting(book)
         return done + self._dismissals(numbers)
 
     @property
@@ -197,7 +209,8 @@ class Handout:
     def _starts(self, book: TaskBook) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
         for _ in range(book.pool.wanted(book.known_to_run)):
-            process = next(self._processes)
+            process = self.next_process
+            self.next_process += 1
             delay = book.pool.started(process)
             book.started = True
             done.append(ev.StartProcess(task=book.plan.number, process=process, delay=delay))

@@ -33,6 +33,11 @@ SERVER_PATIENCE = 1.05
 """The server waits this many times the lease before it gives a lease up, the worker only once: clocks differ."""
 
 
+def first_number(epoch: int) -> int:
+    """The first number of attempts, leases and workers in a life of the driver; they grow from life to life."""
+    return (epoch << 40) + 1
+
+
 @dataclass(slots=True, kw_only=True)
 class Lease:
     """Blocks granted to one worker."""
@@ -58,7 +63,7 @@ class Lease:
 class Leases:
     """All leases of a run."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, epoch: int = 0) -> None:
         self.seconds = seconds
         self._of_worker: dict[int, dict[int, Lease]] = {}
         """By worker that holds any: its leases by number, oldest first."""
@@ -66,8 +71,9 @@ class Leases:
         """By worker that holds any: when the server takes back what it has not reported; earliest first."""
         self._divisible: dict[int, Lease] = {}
         """By number: leases with blocks that their worker has not started when they were granted."""
-        self._next_number = 1
-        self._next_attempt = 1
+        self.first_attempt = first_number(epoch)
+        """No attempt of an earlier life of the driver has this number, or a larger one."""
+        self._next_number = self._next_attempt = self.first_attempt
 
     def __iter__(self) -> Iterator[Lease]:
         return (lease for leases in self._of_worker.values() for lease in leases.values())
@@ -91,12 +97,17 @@ class Leases:
         lease = Lease(number=self._next_number, worker=worker, task=task, indices=indices, attempt=self._next_attempt)
         self._next_number += 1
         self._next_attempt += len(indices)
-        if len(indices) > 1 or worker in self._of_worker:
+        self.hold(lease, now)
+        return lease
+
+    def hold(self, lease: Lease, now: float) -> None:
+        """Take note of a lease that was granted, by this driver or before it."""
+        worker = lease.worker
+        if len(lease.indices) > 1 or worker in self._of_worker:
             self._divisible[lease.number] = lease
         self._of_worker.setdefault(worker, {})[lease.number] = lease
         self._deadlines.setdefault(worker, now)
         self.renew(worker, now)
-        return lease
 
     def longest(self, task: int) -> Lease | None:
         """The lease of which most blocks can be recalled; None if there is none.
@@ -124,6 +135,15 @@ class Leases:
         if worker in self._deadlines:
             self._deadlines[worker] = now + self.seconds * SERVER_PATIENCE
             self._deadlines.move_to_end(worker)
+
+    def cut(self, lease: Lease, kept: int) -> Indices:
+        """Take back all blocks of a lease but the first `kept`, and end it if none is outstanding; those taken back."""
+        kept = max(kept, lease.reported)
+        returned = lease.indices[kept:]
+        lease.indices = lease.indices[:kept]
+        if lease.reported == kept:
+            self.end(lease)
+        return returned
 
     def end(self, lease: Lease) -> None:
         """Forget a lease."""

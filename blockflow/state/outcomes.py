@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from blockflow.plan.plan import single
 from blockflow.state import events as ev
 from blockflow.state.consequences import orphan, release
+from blockflow.state.records import Record, RecordDone, RecordFailure, RecordLoss, RecordSkipped
 from blockflow.state.transitions import Cause
 
 if TYPE_CHECKING:
@@ -30,23 +31,44 @@ class Outcomes:
     Args:
         books: Of all tasks.
         touched: Collects the tasks in which something changed.
+        records: Collects what has to be durable; None if nothing has to be.
     """
 
-    def __init__(self, books: Sequence[TaskBook], touched: set[int]) -> None:
+    def __init__(self, books: Sequence[TaskBook], touched: set[int], records: list[Record] | None) -> None:
         self._books = books
         self._touched = touched
+        self._records = records
 
-    def satisfied(self, book: TaskBook, indices: Indices, cause: Cause, now: float) -> None:
-        """Blocks are done or skipped."""
+    def record(self, record: Record) -> None:
+        """Something has to be durable before anybody hears of what follows from it."""
+        if self._records is not None:
+            self._records.append(record)
+
+    def done(self, book: TaskBook, indices: Indices, attempts: Indices, seconds: float, now: float) -> None:
+        """Blocks are done, and their post-check agrees."""
+        self.record(RecordDone(task=book.plan.number, indices=indices, attempts=attempts, seconds=seconds))
+        self._satisfied(book, indices, Cause.FINISHED, now)
+
+    def skipped(self, book: TaskBook, indices: Indices, now: float) -> None:
+        """Blocks were found done before they ran."""
+        self.record(RecordSkipped(task=book.plan.number, indices=indices))
+        self._satisfied(book, indices, Cause.FOUND_DONE, now)
+
+    def _satisfied(self, book: TaskBook, indices: Indices, cause: Cause, now: float) -> None:
         book.blocks.move(indices, cause, now)
         book.forget_mishaps(indices)
         self._touched.add(book.plan.number)
         self._touched |= release(self._books, book.plan.number, indices, now)
 
-    def failed(self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> ev.TellFailure:
-        """An attempt failed in the user's code: on a worker, or (None) in the pre-check."""
-        book.mishaps[failure.index].failures += 1
-        final = book.mishaps[failure.index].failures > book.plan.task.max_retries
+    def failed(
+        self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> ev.TellFailure:
+        """An attempt failed in the user's code: on a worker, or (None, attempt 0) in the pre-check."""
+        mishaps = book.mishaps[failure.index]
+        mishaps.failures += 1
+        mishaps.attempt = attempt
+        final = mishaps.failures > book.plan.task.max_retries
+        self.record(RecordFailure(task=book.plan.number, attempt=attempt, failure=failure, final=final))
         if final:
             self._give_up(book, failure, now)
         elif worker is None:
@@ -66,9 +88,12 @@ class Outcomes:
         book = self._books[lease.task]
         if len(lease.outstanding) == 1:  # no other block can have been the cause
             index = int(lease.outstanding[0])
+            attempt = lease.attempt + lease.reported
             book.mishaps[index].losses += 1
+            self.record(RecordLoss(task=lease.task, index=index, attempt=attempt))
             if book.mishaps[index].losses == MOST_LOSSES:
                 failure = ev.BlockFailure(index=index, error=f"{MOST_LOSSES} workers ended while they ran this block")
+                self.record(RecordFailure(task=lease.task, attempt=attempt, failure=failure, final=True))
                 self._give_up(book, failure, now)
                 return [ev.TellFailure(task=lease.task, failure=failure, final=True)]
         for index in lease.outstanding.tolist():

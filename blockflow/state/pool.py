@@ -27,6 +27,7 @@ class Pool:
         self.gave_up: str | None = None
         """Why no process is started any more; None while all is well."""
         self._reached: set[int] = set()
+        self._adopted: set[int] = set()
         self._declined = 0
         self._bad_starts = 0
 
@@ -47,6 +48,18 @@ class Pool:
             return 0.0
         doublings = min(self._bad_starts - 1, 10)  # a large pool has more bad starts than a float has exponents
         return float(min(LONGEST_DELAY, FIRST_DELAY * 2**doublings))
+
+    def adopt(self, process: int) -> None:
+        """Count a process that an earlier life of the driver started, and whose end nobody will report."""
+        self.alive.add(process)
+        self._reached.add(process)
+        self._adopted.add(process)
+
+    def left(self, process: int | None) -> None:
+        """A worker in a process has left: if it was adopted, this is its end."""
+        if process in self._adopted:
+            self._adopted.discard(process)
+            self.ended(process, clean=True, how="")
 
     def reached(self, process: int | None) -> None:
         """A process, or a worker from elsewhere (None), got a block: starting works."""

@@ -19,19 +19,22 @@ from blockflow.errors import RemoteProtocolError
 from blockflow.plan.graph import DependencyGraph
 from blockflow.plan.plan import Plan, compile_plan
 from blockflow.state import events as ev
+from blockflow.state.arrivals import Arrivals
 from blockflow.state.by_hand import ByHand
 from blockflow.state.handout import Handout, WorkerBook
 from blockflow.state.leases import Lease, Leases
 from blockflow.state.outcomes import Outcomes
+from blockflow.state.restoring import restore
 from blockflow.state.task_book import NOTHING, TaskBook, TaskState
-from blockflow.state.transitions import Cause
 from blockflow.state.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from blockflow.plan.block import Block
     from blockflow.plan.task import Task
+    from blockflow.state.records import Record, RecordWorker
+    from blockflow.state.restoring import TaskHistory
 
 LEASE_SECONDS = 60.0
 """How long a silent worker keeps its blocks. Heartbeats come six times as often; a dead node is noticed after a
@@ -60,6 +63,8 @@ class Scheduler:
         count_all_orphans: Accepted for compatibility; orphans are always counted.
         largest_lease: Blocks in a lease at most.
         lease_seconds: How long a silent worker keeps its blocks.
+        epoch: Number of this life of the driver; attempts of later lives have larger numbers.
+        recording: Keep records for :meth:`take_records`.
 
     Raises:
         PlanError: Tasks that cannot be run together.
@@ -72,16 +77,21 @@ class Scheduler:
         *,
         largest_lease: int = 1,
         lease_seconds: float = LEASE_SECONDS,
+        epoch: int = 0,
+        recording: bool = False,
     ) -> None:
         self.plan = compile_plan(tasks) if not isinstance(tasks, Plan) else tasks
         self._books = [TaskBook(task) for task in self.plan.tasks]
-        self._leases = Leases(lease_seconds)
+        self.epoch = epoch
+        self._leases = Leases(lease_seconds, epoch)
         self._workers: dict[int, WorkerBook] = {}
-        self._handout = Handout(self._books, self._leases, self._workers, largest_lease)
         self._by_hand = ByHand(self)
         self._touched = set(range(len(self._books)))
         """Tasks to which something happened."""
-        self._outcomes = Outcomes(self._books, self._touched)
+        self._records: list[Record] = []
+        self._outcomes = Outcomes(self._books, self._touched, self._records if recording else None)
+        self._arrivals = Arrivals(self._books, self._leases, self._workers, self._outcomes, self._touched)
+        self._handout = Handout(self._books, self._leases, self._workers, largest_lease, self._arrivals.absence)
 
     # ---------------------------------------------------------------------------------------------- questions
 
@@ -110,8 +120,36 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """The time at which a :class:`Ticked` will have something to do."""
-        times = [self._leases.next_deadline, self._handout.next_recall]
+        times = [self._leases.next_deadline, self._handout.next_recall, self._arrivals.absence.until]
         return min((time for time in times if time is not None), default=None)
+
+    # ------------------------------------------------------------------------------------- from life to life
+
+    def restore(self, histories: Sequence[TaskHistory], absent: Sequence[RecordWorker], now: float) -> None:
+        """Go on where an earlier life of the driver has ended; to be called before any event.
+
+        Args:
+            histories: What is known of each task, in the order of the plan.
+            absent: Workers that the earlier life knew. Nothing is handed out until they are back or gone, or could
+                not hold anything any more; those that are back keep what they claim.
+            now: The time.
+        """
+        restore(self._books, histories)
+        self._touched.update(range(len(self._books)))
+        self._arrivals.await_absent(absent, now)
+        processes = [known.process for known in absent if known.process is not None]
+        self._handout.next_process = max(processes, default=-1) + 1
+
+    def take_records(self) -> list[Record]:
+        """What has happened since the last call and must be durable before anything that was decided since is said."""
+        records = self._records[:]
+        self._records.clear()
+        return records
+
+    @property
+    def waits_for_absent(self) -> bool:
+        """Nothing is handed out yet, because workers of an earlier life may hold blocks."""
+        return self._arrivals.absence.waiting
 
     # ------------------------------------------------------------------------------------------------ by hand
 
@@ -149,7 +187,9 @@ class Scheduler:
         done: list[ev.Instruction] = []
         match event:
             case ev.WorkerJoined():
-                self._joined(event)
+                self._arrivals.joined(event)
+            case ev.LeaseClaimed():
+                done += self._arrivals.claimed(event, now)
             case ev.BlocksAsked():
                 self._asked(event.worker, now)
             case ev.BlocksReported():
@@ -178,31 +218,21 @@ class Scheduler:
         self._touched.clear()
         return done
 
-    def _joined(self, event: ev.WorkerJoined) -> None:
-        """A worker is there, or there again with what it held when its connection was lost."""
-        before = self._workers.get(event.worker)
-        if before is not None and before.task != event.task:
-            raise RemoteProtocolError(f"worker {event.worker} of task {before.task} joins again for task {event.task}")
-        self._workers[event.worker] = WorkerBook(task=event.task, process=event.process)
-        self._books[event.task].workers.add(event.worker)
-        self._books[event.task].asking.pop(event.worker, None)
-        self._touched.add(event.task)
-
     def _asked(self, worker: int, now: float) -> None:
-        book = self._books[self._known(worker).task]
+        book = self._books[self._known(worker, now).task]
         self._leases.renew(worker, now)
         if worker in book.workers:
             book.asking.setdefault(worker, now)
             self._touched.add(book.plan.number)
 
     def _alive(self, worker: int, now: float) -> None:
-        book = self._books[self._known(worker).task]
+        book = self._books[self._known(worker, now).task]
         self._leases.renew(worker, now)
         if book.frontier.again:  # they may have waited for another worker, which does not come
             self._touched.add(book.plan.number)
 
     def _reported(self, event: ev.BlocksReported, now: float) -> list[ev.Instruction]:
-        book = self._books[self._known(event.worker).task]
+        book = self._books[self._known(event.worker, now).task]
         lease = self._leases.held(event.lease, event.worker)
         if lease is not None:
             _check_report(event, lease)
@@ -211,6 +241,7 @@ class Scheduler:
         if lease is None or event.upto <= lease.reported:
             return done  # not its own any more, or said before
         reported = lease.indices[lease.reported : event.upto]
+        attempts = np.arange(lease.attempt + lease.reported, lease.attempt + event.upto, dtype=np.int64)
         lease.reported = event.upto
         if event.upto == len(lease.indices):
             self._leases.end(lease)
@@ -218,13 +249,19 @@ class Scheduler:
         book.pace.measured(len(reported), event.seconds)
         good = reported
         if event.failures:
-            good = reported[~np.isin(reported, [failure.index for failure in event.failures])]
+            fine = ~np.isin(reported, [failure.index for failure in event.failures])
+            attempt_of = dict(zip(reported.tolist(), attempts.tolist(), strict=True))
+            good, attempts = reported[fine], attempts[fine]
+            done += [
+                self._outcomes.failed(book, failure, event.worker, attempt_of[failure.index], now)
+                for failure in event.failures
+            ]
         if book.plan.task.post_check is not None and len(good):
-            book.verifying.update(dict.fromkeys(good.tolist(), event.worker))
+            runs = zip(good.tolist(), attempts.tolist(), strict=True)
+            book.verifying.update((index, (event.worker, attempt)) for index, attempt in runs)
             done.append(ev.RunChecks(task=book.plan.number, phase=ev.Phase.AFTER, indices=good))
         elif len(good):
-            self._outcomes.satisfied(book, good, Cause.FINISHED, now)
-        done += [self._outcomes.failed(book, failure, event.worker, now) for failure in event.failures]
+            self._outcomes.done(book, good, attempts, event.seconds, now)
         return done + self._count_failures_in_a_row(event, len(good))
 
     def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int) -> list[ev.Instruction]:
@@ -240,7 +277,7 @@ class Scheduler:
         return [ev.DismissWorker(worker=event.worker)]
 
     def _returned(self, event: ev.BlocksReturned, now: float) -> None:
-        self._known(event.worker)
+        self._known(event.worker, now)
         lease = self._leases.held(event.lease, event.worker)
         if lease is not None and not lease.reported <= event.kept <= len(lease.indices):
             raise RemoteProtocolError(
@@ -250,18 +287,14 @@ class Scheduler:
         self._leases.renew(event.worker, now)
         if lease is None or event.kept == len(lease.indices):
             return
-        returned = lease.indices[event.kept :]
-        lease.indices = lease.indices[: event.kept]
-        if lease.reported == event.kept:
-            self._leases.end(lease)
-        self._outcomes.not_run(self._books[lease.task], returned, now)
+        self._outcomes.not_run(self._books[lease.task], self._leases.cut(lease, event.kept), now)
 
     def _left(self, event: ev.WorkerLeft, now: float) -> list[ev.Instruction]:
-        if event.worker not in self._workers:
-            return []
-        self._leave_alone(event.worker)
-        done = self._lose(event.worker, now, suspicious=event.crashed)
-        del self._workers[event.worker]
+        done: list[ev.Instruction] = []
+        if event.worker in self._workers:
+            self._leave_alone(event.worker)
+            done += self._lose(event.worker, now, suspicious=event.crashed)
+        self._arrivals.gone(event.worker)
         return done
 
     def _disconnected(self, worker: int) -> None:
@@ -270,14 +303,16 @@ class Scheduler:
         self._workers[worker].connected = False
         self._leave_alone(worker)
         if not self._leases.of_worker(worker):
-            del self._workers[worker]
+            self._arrivals.gone(worker)
 
     def _ticked(self, now: float) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
         for worker in self._leases.expired(now):
             done += self._lose(worker, now, suspicious=True)
             if not self._workers[worker].connected:
-                del self._workers[worker]
+                self._arrivals.gone(worker)
+        for known in self._arrivals.absence.passed(now):
+            self._arrivals.gone(known.worker)
         return done + self._handout.recalls(now)
 
     def _stop(self) -> list[ev.Instruction]:
@@ -299,18 +334,17 @@ class Scheduler:
             book.check_pace.measured(total, event.seconds)
             book.being_checked = NOTHING
             if len(event.passed):
-                self._outcomes.satisfied(book, event.passed, Cause.FOUND_DONE, now)
+                self._outcomes.skipped(book, event.passed, now)
             book.cleared.add(event.refused)
-            return [self._outcomes.failed(book, failure, None, now) for failure in event.failures]
+            return [self._outcomes.failed(book, failure, None, 0, now) for failure in event.failures]
         if len(event.passed):
-            for index in event.passed.tolist():
-                del book.verifying[index]
-            self._outcomes.satisfied(book, event.passed, Cause.FINISHED, now)
+            attempts = [book.verifying.pop(index)[1] for index in event.passed.tolist()]
+            self._outcomes.done(book, event.passed, np.array(attempts, dtype=np.int64), 0.0, now)
         refused = tuple(
             ev.BlockFailure(index=index, error="refused by the post-check") for index in event.refused.tolist()
         )
         return [
-            self._outcomes.failed(book, failure, book.verifying.pop(failure.index), now)
+            self._outcomes.failed(book, failure, *book.verifying.pop(failure.index), now)
             for failure in refused + event.failures
         ]
 
@@ -328,10 +362,12 @@ class Scheduler:
                 self._outcomes.not_run(self._books[lease.task], lease.outstanding, now)
         return done
 
-    def _known(self, worker: int) -> WorkerBook:
+    def _known(self, worker: int, now: float) -> WorkerBook:
         known = self._workers.get(worker)
         if known is None or not known.connected:
             raise RemoteProtocolError(f"worker {worker} speaks without having joined")
+        if known.unclaimed is not None:
+            self._arrivals.settle(worker, now)
         return known
 
     def _leave_alone(self, worker: int) -> None:

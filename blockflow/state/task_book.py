@@ -17,7 +17,7 @@ from blockflow.state.block_states import BlockStates
 from blockflow.state.frontier import Frontier, Smallest
 from blockflow.state.leases import Pace
 from blockflow.state.pool import Pool
-from blockflow.state.transitions import ENDED, SATISFIED, BlockState
+from blockflow.state.transitions import ENDED, SATISFIED, BlockState, Cause
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import TaskPlan
@@ -78,6 +78,8 @@ class Mishaps:
     """Workers that ended while they ran this block, and certainly no other."""
     workers: set[int] = field(default_factory=set)
     """On which it failed, or which were lost with it."""
+    attempt: int = 0
+    """The last that failed."""
 
 
 class TaskBook:
@@ -105,8 +107,8 @@ class TaskBook:
         """Ready blocks whose pre-check says that they have to run."""
         self.being_checked = NOTHING
         """Ready blocks whose pre-check is under way."""
-        self.verifying: dict[int, int] = {}
-        """By finished block whose post-check is under way: the worker that ran it."""
+        self.verifying: dict[int, tuple[int, int]] = {}
+        """By finished block whose post-check is under way: the worker that ran it, and the attempt."""
 
     @property
     def ready(self) -> int:
@@ -124,6 +126,12 @@ class TaskBook:
     def known_to_run(self) -> int:
         """Blocks that run or certainly have to: as many processes may be of use."""
         return self.to_run + self.blocks.count(BlockState.RUNNING)
+
+    def claim(self, indices: Indices, now: float) -> None:
+        """Blocks that could be handed out are held by a worker that outlived its driver."""
+        undrawn = int((self.blocks.states[indices] == BlockState.PENDING).sum())
+        self.blocks.move(indices, Cause.CLAIMED, now)
+        self.frontier.claimed(indices, undrawn)
 
     def put_back(self, indices: Indices) -> None:
         """Blocks that were handed out, but not run, wait for a worker again."""

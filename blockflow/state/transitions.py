@@ -52,6 +52,8 @@ class Cause(IntEnum):
     """Its pre-check, or a mask, says that there is nothing to do."""
     UPSTREAM_GIVEN_UP = 6
     """Something that it waits for will never be done."""
+    CLAIMED = 7
+    """A worker that outlived its driver still runs it."""
 
 
 TRANSITIONS: dict[tuple[BlockState, Cause], BlockState] = {
@@ -60,6 +62,8 @@ TRANSITIONS: dict[tuple[BlockState, Cause], BlockState] = {
     (BlockState.READY, Cause.GRANTED): BlockState.RUNNING,
     (BlockState.READY, Cause.FOUND_DONE): BlockState.SKIPPED,
     (BlockState.READY, Cause.GIVEN_UP): BlockState.FAILED,
+    (BlockState.PENDING, Cause.CLAIMED): BlockState.RUNNING,
+    (BlockState.READY, Cause.CLAIMED): BlockState.RUNNING,
     (BlockState.RUNNING, Cause.FINISHED): BlockState.DONE,
     (BlockState.RUNNING, Cause.GIVEN_BACK): BlockState.READY,
     (BlockState.RUNNING, Cause.GIVEN_UP): BlockState.FAILED,

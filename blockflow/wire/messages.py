@@ -4,7 +4,8 @@ Every message is a tagged msgpack array with typed, bounded fields; anything els
 costs its sender the connection. Times are whole microseconds, so that neither NaN nor infinity can be said. Blocks are
 named by task and index; the worker knows the tiling from :class:`Welcome`. No message carries code or voxels.
 
-In order: a worker says :class:`Hello`, the driver :class:`Welcome` or :class:`Refused`. From then on the worker sends
+In order: a worker says :class:`Hello`, the driver :class:`Welcome` or :class:`Refused`. A worker that is back says what
+it holds (:class:`Held`). From then on the worker sends
 :class:`Report` (which may also ask for blocks), :class:`Returned`, :class:`Heartbeat` and at the end :class:`Goodbye`;
 the driver sends :class:`Granted`, :class:`Acknowledged`, :class:`Alive`, :class:`Recalled` and at the end
 :class:`Finished`.
@@ -56,6 +57,8 @@ class Hello(_Message, frozen=True, tag=1):
     """Number of the process that the driver started, if it was."""
     host: Name
     pid: Natural
+    worker: Natural | None
+    """The number that it has, if it is back after its connection was lost."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -100,6 +103,18 @@ class Goodbye(_Message, frozen=True, tag=5):
     """The worker leaves, and will not write any more."""
 
     reason: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+
+
+class Held(_Message, frozen=True, tag=6):
+    """A worker that is back holds a lease; said of all that it holds before anything else."""
+
+    lease: Natural
+    attempt: Natural
+    """Attempt number of the first block."""
+    runs: Annotated[tuple[Natural, ...], Meta(max_length=2 * MOST_BLOCKS)]
+    """Indices of its blocks, as in :class:`Granted`; those that it gave back are not among them."""
+    number: Natural
+    """Comes back in the answer."""
 
 
 # --------------------------------------------------------------------------------------------------- driver to worker
@@ -148,7 +163,7 @@ class Granted(_Message, frozen=True, tag=18):
 
 
 class Acknowledged(_Message, frozen=True, tag=19):
-    """A report has arrived and was counted, or is stale: the lease is not the worker's any more."""
+    """What was said of a lease was counted, or is stale: the lease is not the worker's any more."""
 
     number: Natural
     lease: Natural
@@ -171,7 +186,7 @@ class Finished(_Message, frozen=True, tag=22):
     """There is nothing more to do for this worker."""
 
 
-FromWorker: TypeAlias = Hello | Report | Returned | Heartbeat | Goodbye
+FromWorker: TypeAlias = Hello | Held | Report | Returned | Heartbeat | Goodbye
 FromDriver: TypeAlias = Welcome | Refused | Granted | Acknowledged | Alive | Recalled | Finished
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -14,11 +14,13 @@ sends what it wants sent:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
+
+from msgspec import structs
 
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
 from blockflow.wire.failures import LONGEST_WHERE
+from blockflow.wire.held import Given, HeldLease
 from blockflow.wire.messages import (
     PROTOCOL,
     Acknowledged,
@@ -30,6 +32,7 @@ from blockflow.wire.messages import (
     Goodbye,
     Granted,
     Heartbeat,
+    Held,
     Hello,
     Recalled,
     Refused,
@@ -37,6 +40,7 @@ from blockflow.wire.messages import (
     Returned,
     Welcome,
     grid_of,
+    pack_runs,
     unpack_runs,
 )
 
@@ -54,35 +58,6 @@ HEARTBEATS_PER_LEASE = 6
 NO_LEASE = 0
 
 
-@dataclass(slots=True, eq=False)
-class HeldLease:
-    """A lease as the worker sees it."""
-
-    number: int
-    attempt: int
-    indices: list[int]
-    started: int = 0
-    """Blocks handed to the user's code so far."""
-    done: int = 0
-    """Blocks that the user's code is done with."""
-    reported: int = 0
-    seconds: float = 0.0
-    """Time that the unreported blocks took."""
-    failure: Failure | None = None
-    """Of the unreported blocks; reported at once, so there is never a second one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A block to work on."""
-
-    lease: HeldLease
-    position: int
-    """Place in the lease."""
-    index: int
-    attempt: int
-
-
 class WorkerSession:
     """One worker's conversation with the driver, from Hello to Goodbye."""
 
@@ -96,7 +71,12 @@ class WorkerSession:
         """The driver has nothing more for this worker."""
         self.deadline: float | None = None
         """After this time the worker holds nothing any more; None before it has been welcomed."""
+        self.overtaken = False
+        """A block that it is still at work on is not its own any more."""
         self._leases: deque[HeldLease] = deque()
+        """Those that have blocks which are not reported."""
+        self._unanswered: dict[int, tuple[HeldLease, Report]] = {}
+        """By number: reports of blocks that were not answered, oldest first."""
         self._outgoing: list[FromWorker] = []
         self._asked = False
         self._sent_at: dict[int, float] = {}
@@ -106,9 +86,26 @@ class WorkerSession:
     # ------------------------------------------------------------------------------------------------ outgoing
 
     def hello(self, *, run: str, task: str, process: int | None, host: str, pid: int, now: float) -> None:
-        """Introduce the worker."""
-        self._sent_at[0] = now
-        self._outgoing.append(Hello(PROTOCOL, run, task, process, host[:255], pid))
+        """Introduce the worker on a new connection; again, if the one before was lost."""
+        worker = None if self.welcome is None else self.welcome.worker
+        self._sent_at = {0: now}
+        self._outgoing = [Hello(PROTOCOL, run, task, process, host[:255], pid, worker)]
+
+    def claim(self, now: float) -> None:
+        """Say what is held, when the worker is welcome again, and repeat what may not have been heard.
+
+        The deadline moves with the answers.
+        """
+        held = [lease for lease, _ in self._unanswered.values()]
+        for lease in sorted({id(lease): lease for lease in (*held, *self._leases)}.values(), key=_lease_number):
+            claim = Held(lease.number, lease.attempt, pack_runs(lease.indices), self._numbered(now))
+            self._outgoing.append(claim)
+        unanswered, self._unanswered = self._unanswered, {}
+        for lease, report in unanswered.values():
+            self._send_report(lease, structs.replace(report, asks=False, number=self._numbered(now)))
+        if self._asked and not self.finished:
+            self._outgoing.append(Report(NO_LEASE, 0, 0, None, True, self._numbered(now)))
+        self._outgoing.append(Heartbeat(self._numbered(now)))
 
     def ask(self, now: float) -> None:
         """Ask for a lease, unless that was done already or is of no use."""
@@ -152,9 +149,7 @@ class WorkerSession:
             case Granted():
                 self._granted(message)
             case Acknowledged():
-                self._answered(message.number)
-                if message.stale:
-                    self._leases = deque(lease for lease in self._leases if lease.number != message.lease)
+                self._acknowledged(message)
             case Alive():
                 self._answered(message.number)
             case Recalled():
@@ -167,6 +162,11 @@ class WorkerSession:
                     self._give_back(lease)
             case _:
                 assert_never(message)
+
+    @property
+    def welcomed(self) -> bool:
+        """Whether the driver has answered the last Hello."""
+        return self.welcome is not None and 0 not in self._sent_at
 
     @property
     def heartbeat_seconds(self) -> float:
@@ -201,8 +201,6 @@ class WorkerSession:
     def block_done(self, given: Given, failure: FailureText | None, seconds: float, now: float, *, asks: bool) -> None:
         """Note that the user's code is done with a block.
 
-        Blocks of a lease must be noted in the order in which they were given.
-
         Args:
             given: The block.
             failure: What went wrong; None for success.
@@ -211,12 +209,19 @@ class WorkerSession:
             asks: Ask for more if this was the last block here.
         """
         lease = given.lease
-        if given.position != lease.done:
-            raise LocalProtocolError(f"block {given.position} of lease {lease.number} is done before {lease.done}")
+        if not lease.done <= given.position < lease.started or given.position in lease.ended:
+            raise LocalProtocolError(f"block {given.position} of lease {lease.number} is done, but not under way")
+        lease.ended[given.position] = failure, seconds
+        while lease.done in lease.ended:
+            self._count(lease, *lease.ended.pop(lease.done), now, asks=asks)
+
+    def _count(self, lease: HeldLease, failure: FailureText | None, seconds: float, now: float, *, asks: bool) -> None:
+        """Count the first block of a lease that was not counted, and report it if it is time to."""
+        if failure is not None:
+            index = lease.indices[lease.done]
+            lease.failure = Failure(index, failure.error, failure.traceback, failure.where[-LONGEST_WHERE:])
         lease.done += 1
         lease.seconds += seconds
-        if failure is not None:
-            lease.failure = Failure(given.index, failure.error, failure.traceback, failure.where[-LONGEST_WHERE:])
         last = lease.done == len(lease.indices)
         if last or failure is not None or now - self._last_report >= REPORT_SECONDS:
             more = any(held.started < len(held.indices) for held in self._leases)
@@ -231,16 +236,28 @@ class WorkerSession:
     # ------------------------------------------------------------------------------------------------- internals
 
     def _welcomed(self, message: Welcome) -> None:
-        if self.welcome is not None:
-            raise RemoteProtocolError("a second Welcome")
         if 0 not in self._sent_at:
             raise RemoteProtocolError("a Welcome that nobody asked for")
+        if self.welcome is not None:
+            if _layout(message) != _layout(self.welcome):
+                raise RemoteProtocolError("a Welcome to another task")
+            del self._sent_at[0]
+            self.welcome = message
+            return
         if any(axis.step <= 0 for axis in message.axes) or len(message.axes) != len(message.total):
             raise RemoteProtocolError("a Welcome that describes no grid")
         self.welcome = message
         self.grid = grid_of(message.axes)
         self.total = message.total
         self.deadline = self._sent_at.pop(0) + self.lease_seconds
+
+    def _acknowledged(self, message: Acknowledged) -> None:
+        self._answered(message.number, renews=not message.stale or not message.lease)
+        self._unanswered.pop(message.number, None)
+        if message.stale:
+            lost = [lease for lease in self._leases if lease.number == message.lease]
+            self.overtaken = self.overtaken or any(lease.started > lease.done for lease in lost)
+            self._leases = deque(lease for lease in self._leases if lease.number != message.lease)
 
     def _granted(self, message: Granted) -> None:
         assert self.grid is not None
@@ -255,12 +272,13 @@ class WorkerSession:
         if self.finished:
             self._give_back(lease)
 
-    def _answered(self, number: int) -> None:
+    def _answered(self, number: int, *, renews: bool = True) -> None:
         sent = self._sent_at.pop(number, None)
         if sent is None:
             raise RemoteProtocolError(f"an answer to message {number}, which was answered before or never sent")
         assert self.deadline is not None
-        self.deadline = max(self.deadline, sent + self.lease_seconds)
+        if renews:
+            self.deadline = max(self.deadline, sent + self.lease_seconds)
 
     def _give_back(self, lease: HeldLease) -> None:
         """Return the blocks that are not started; what is left of the lease ends with its last report."""
@@ -289,14 +307,26 @@ class WorkerSession:
             return
         self._last_report = now
         microseconds = round(lease.seconds * 1e6)
-        self._outgoing.append(Report(lease.number, lease.done, microseconds, lease.failure, asks, number))
+        self._send_report(lease, Report(lease.number, lease.done, microseconds, lease.failure, asks, number))
         lease.reported = lease.done
         lease.seconds = 0.0
         lease.failure = None
         if lease.done == len(lease.indices):
             self._leases.remove(lease)
 
+    def _send_report(self, lease: HeldLease, report: Report) -> None:
+        self._unanswered[report.number] = lease, report
+        self._outgoing.append(report)
+
     def _numbered(self, now: float) -> int:
         self._number += 1
         self._sent_at[self._number] = now
         return self._number
+
+
+def _lease_number(lease: HeldLease) -> int:
+    return lease.number
+
+
+def _layout(welcome: Welcome) -> tuple[object, ...]:
+    return welcome.worker, welcome.axes, welcome.total

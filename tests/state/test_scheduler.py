@@ -95,8 +95,40 @@ def test_a_worker_that_is_back_keeps_its_blocks() -> None:
     grant = desk.ask(1)
     desk.tell(ev.ConnectionLost(worker=1))
     desk.join(1)
+    assert desk.claim(grant)
     assert not stale(desk.report(grant))
     assert granted(desk.tell(ev.BlocksAsked(worker=1))) == [(1, [1])]
+
+
+def test_what_a_worker_that_is_back_does_not_claim_has_never_reached_it() -> None:
+    desk = Desk(line())
+    desk.join(1)
+    desk.ask(1)
+    desk.tell(ev.ConnectionLost(worker=1))
+    desk.join(1)
+    desk.tell(ev.HeartbeatReceived(worker=1))
+    assert desk.ask(1).indices.tolist() == [0]
+
+
+def test_nothing_can_be_claimed_later() -> None:
+    desk = Desk(line())
+    desk.join(1)
+    grant = desk.ask(1)
+    with pytest.raises(RemoteProtocolError, match="worker 1 claims lease 1 too late"):
+        desk.claim(grant)
+    with pytest.raises(RemoteProtocolError, match="worker 2 claims lease 1 too late"):
+        desk.scheduler.handle(ev.LeaseClaimed(worker=2, lease=1, attempt=1, indices=grant.indices), desk.now)
+
+
+def test_a_lease_that_has_run_out_cannot_be_claimed() -> None:
+    desk = Desk(line())
+    desk.join(1)
+    grant = desk.ask(1)
+    desk.tell(ev.ConnectionLost(worker=1))
+    desk.now += EXPIRED
+    desk.tell(ev.Ticked())
+    desk.join(1)
+    assert not desk.claim(grant)
 
 
 def test_a_worker_that_is_back_has_not_asked() -> None:
@@ -908,7 +940,7 @@ def tampered(wrong: str) -> Scheduler:
     scheduler, book = desk.scheduler, desk.book
     match wrong:
         case "held twice":
-            book.verifying[1] = 1
+            book.verifying[1] = 1, 1
         case "running and not held":
             book.blocks.move(np.array([2]), Cause.INPUTS_DONE, 0.0)
             book.blocks.move(np.array([2]), Cause.GRANTED, 0.0)

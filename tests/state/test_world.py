@@ -78,7 +78,7 @@ def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
     def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.TellFailure]:
         book = book_of._books[lease.task]
         failures = [ev.BlockFailure(index=index, error="lost") for index in lease.outstanding.tolist()]
-        return [book_of.failed(book, failure, lease.worker, now) for failure in failures]
+        return [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
 
     patch.setattr(Outcomes, "lost", lost)
 
@@ -112,9 +112,11 @@ def forgets_to_release(patch: pytest.MonkeyPatch) -> None:
 def runs_a_block_whose_pre_check_raised(patch: pytest.MonkeyPatch) -> None:
     failed = Outcomes.failed
 
-    def run(book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> Any:
+    def run(
+        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> Any:
         if worker is not None or book.mishaps[failure.index].failures == book.plan.task.max_retries:
-            return failed(book_of, book, failure, worker, now)
+            return failed(book_of, book, failure, worker, attempt, now)
         book.mishaps[failure.index].failures += 1
         book.cleared.add(single(failure.index))
         return ev.TellFailure(task=book.plan.number, failure=failure, final=False)
@@ -151,7 +153,8 @@ def grants_blocks_in_no_order(patch: pytest.MonkeyPatch) -> None:
 
 
 def grants_too_much(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scheduler.__init__, "__kwdefaults__", {"largest_lease": 1, "lease_seconds": 60.0})
+    defaults = {"largest_lease": 1, "lease_seconds": 60.0, "epoch": 0, "recording": False}
+    patch.setattr(Scheduler.__init__, "__kwdefaults__", defaults)
     draw = Handout._draw
     patch.setattr(Handout, "_draw", lambda handout, book, at_most, now: draw(handout, book, at_most + 1, now))
 

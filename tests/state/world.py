@@ -144,6 +144,11 @@ class World:
         worker.connected, worker.dismissed = True, False
         worker.failed_in_a_row.clear()
         self._handle(ev.WorkerJoined(worker=worker.number, task=worker.task, process=worker.process))
+        for lease in worker.live:
+            worker.heard = self.now
+            self._expected_answers.append((lease.number, False))
+            indices = np.array([block.key[1] for block in lease.blocks], dtype=np.int64)
+            self._handle(ev.LeaseClaimed(worker=worker.number, lease=lease.number, attempt=1, indices=indices))
 
     def ask(self, worker: GhostWorker) -> None:
         worker.asking = not worker.dismissed

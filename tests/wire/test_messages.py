@@ -36,7 +36,8 @@ failures = st.builds(
 axes = st.builds(wire.AxisLayout, wholes, wholes, naturals, naturals, naturals, naturals, naturals)
 
 from_worker: st.SearchStrategy[wire.FromWorker] = st.one_of(
-    st.builds(wire.Hello, naturals, names, names, st.none() | naturals, names, naturals),
+    st.builds(wire.Hello, naturals, names, names, st.none() | naturals, names, naturals, st.none() | naturals),
+    st.builds(wire.Held, naturals, naturals, st.lists(naturals, max_size=50).map(tuple), naturals),
     st.builds(wire.Report, naturals, naturals, naturals, st.none() | failures, st.booleans(), naturals),
     st.builds(wire.Returned, naturals, naturals),
     st.builds(wire.Heartbeat, naturals),
@@ -62,7 +63,8 @@ from_driver: st.SearchStrategy[wire.FromDriver] = st.one_of(
 DECODERS: tuple[Callable[[bytes], Any], ...] = (wire.decode_from_worker, wire.decode_from_driver)
 
 EXAMPLES: tuple[wire.FromWorker | wire.FromDriver, ...] = (
-    wire.Hello(wire.PROTOCOL, "0123456789abcdef", "smooth", 3, "node17", 4711),
+    wire.Hello(wire.PROTOCOL, "0123456789abcdef", "smooth", 3, "node17", 4711, None),
+    wire.Held(7, 120, (5, 3, 2, 1), 9),
     wire.Report(7, 12, 51_000, wire.Failure(99, "ValueError: x", "Traceback ...", "a.py:3"), True, 5),
     wire.Report(0, 0, 0, None, True, 1),
     wire.Returned(7, 3),
@@ -120,7 +122,7 @@ def test_the_longest_lease_fits_into_a_message() -> None:
 
 
 def test_the_longest_introduction_fits_before_the_handshake() -> None:
-    hello = wire.Hello(wire.PROTOCOL, "f" * 16, "\N{EURO SIGN}" * 66, 2**63 - 1, "h" * 255, 2**63 - 1)
+    hello = wire.Hello(wire.PROTOCOL, "f" * 16, "\N{EURO SIGN}" * 66, 2**63 - 1, "h" * 255, 2**63 - 1, 2**63 - 1)
     assert len(wire.encode(hello)) <= wire.LARGEST_HELLO
 
 
@@ -131,7 +133,7 @@ def packed(*values: Any) -> bytes:
     return msgspec.msgpack.encode(values)
 
 
-HELLO = (1, wire.PROTOCOL, "run", "task", None, "host", 1)
+HELLO = (1, wire.PROTOCOL, "run", "task", None, "host", 1, None)
 REPORT = (2, 1, 1, 10, None, False, 1)
 WELCOME = (16, 1, ((0, 1, 1, 0, 0, 0, 0),), ((0, 1),), 1, None)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
 from blockflow.wire import messages as wire
 from blockflow.wire.failures import FailureText
-from blockflow.wire.session import HEARTBEATS_PER_LEASE, REPORT_SECONDS, Given, WorkerSession
+from blockflow.wire.held import Given
+from blockflow.wire.session import HEARTBEATS_PER_LEASE, REPORT_SECONDS, WorkerSession
 
 LEASE_SECONDS = 60.0
 BLOCKS = 1000
@@ -61,7 +62,7 @@ def reports(session: WorkerSession) -> list[wire.Report]:
 def test_hello_says_who_it_is() -> None:
     session = WorkerSession()
     session.hello(run="run", task="task", process=None, host="h" * 300, pid=11, now=0.0)
-    assert session.take_outgoing() == [wire.Hello(wire.PROTOCOL, "run", "task", None, "h" * 255, 11)]
+    assert session.take_outgoing() == [wire.Hello(wire.PROTOCOL, "run", "task", None, "h" * 255, 11, None)]
     assert session.take_outgoing() == []
 
 
@@ -110,7 +111,7 @@ def test_a_welcome_before_hello_is_refused() -> None:
 
 
 def test_a_second_welcome_is_refused() -> None:
-    with pytest.raises(RemoteProtocolError, match="a second Welcome"):
+    with pytest.raises(RemoteProtocolError, match="a Welcome that nobody asked for"):
         joined().receive(WELCOME)
 
 
@@ -257,14 +258,29 @@ def test_a_place_of_any_length_can_be_sent() -> None:
     assert wire.decode_from_worker(wire.encode(report)) == report
 
 
-def test_blocks_are_done_in_order() -> None:
+def test_blocks_may_be_done_in_any_order_and_are_reported_in_theirs() -> None:
     session = holding(3, 4)
     first, second = take(session, 0.0), take(session, 0.0)
-    with pytest.raises(LocalProtocolError, match="block 1 of lease 1 is done before 0"):
-        session.block_done(second, None, 0.0, 0.0, asks=True)
-    session.block_done(first, None, 0.0, 0.0, asks=True)
-    session.block_done(second, None, 0.0, 0.0, asks=True)
+    session.take_outgoing()
+    session.block_done(second, None, 2.0, 0.0, asks=True)
+    assert session.take_outgoing() == []
+    session.block_done(first, None, 1.0, 0.0, asks=True)
+    reports = [message for message in session.take_outgoing() if isinstance(message, wire.Report)]
+    assert [(report.upto, report.microseconds) for report in reports][-1][0] == 2
+    assert sum(report.microseconds for report in reports) == 3_000_000
     assert not session.holds
+
+
+def test_a_block_is_done_once_and_only_while_it_is_under_way() -> None:
+    session = holding(3, 4)
+    first, second = take(session, 0.0), take(session, 0.0)
+    session.block_done(second, None, 0.0, 0.0, asks=True)
+    for wrong in (second, Given(first.lease, 2, 5, 3)):
+        with pytest.raises(LocalProtocolError, match=r"is done, but not under way"):
+            session.block_done(wrong, None, 0.0, 0.0, asks=True)
+    session.block_done(first, None, 0.0, 0.0, asks=True)
+    with pytest.raises(LocalProtocolError, match="block 0 of lease 1 is done, but not under way"):
+        session.block_done(first, None, 0.0, 0.0, asks=True)
 
 
 # ------------------------------------------------------------------------------------------------------- deadlines

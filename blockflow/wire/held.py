@@ -1,0 +1,41 @@
+"""What does a worker hold, and how far is it with it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blockflow.wire.failures import FailureText
+    from blockflow.wire.messages import Failure
+
+
+@dataclass(slots=True, eq=False)
+class HeldLease:
+    """A lease as the worker sees it."""
+
+    number: int
+    attempt: int
+    indices: list[int]
+    started: int = 0
+    """Blocks handed to the user's code so far."""
+    done: int = 0
+    """Blocks, counted from the first, that the user's code is done with."""
+    ended: dict[int, tuple[FailureText | None, float]] = field(default_factory=dict)
+    """By position of a block that is done before an earlier one is: its failure, and how long it took."""
+    reported: int = 0
+    seconds: float = 0.0
+    """Time that the unreported blocks took."""
+    failure: Failure | None = None
+    """Of the unreported blocks; reported at once, so there is never a second one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A block to work on."""
+
+    lease: HeldLease
+    position: int
+    """Place in the lease."""
+    index: int
+    attempt: int
