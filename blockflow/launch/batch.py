@@ -66,6 +66,9 @@ class _Worker:
     seen: Seen | None = None
     """What the batch system said last."""
     called_off: bool = False
+    """It is not needed, if it has not begun."""
+    cancelled: bool = False
+    """The batch system knows that."""
 
     @property
     def waits(self) -> bool:
@@ -337,7 +340,7 @@ class BatchFleet:
 
     def _look_soon(self) -> None:
         self._pause = FIRST_LOOK
-        self._next_look = time.monotonic() + self._pause
+        self._next_look = min(self._next_look, time.monotonic() + self._pause)
 
     def _look(self) -> None:
         """Look at all jobs."""
@@ -367,7 +370,7 @@ class BatchFleet:
                 now = Seen(Phase.FAILED, "not in the queue any more")
             worker.seen = now
             if now.phase is Phase.RUNNING:
-                worker.called_off = False  # too late
+                worker.called_off = worker.cancelled = False  # too late
             if now.phase in (Phase.DONE, Phase.FAILED, Phase.LOST):
                 self._end(worker, now)
 
@@ -399,14 +402,15 @@ class BatchFleet:
                 if worker.member is None:
                     del self._workers[worker.order.process]
                     self._ended.append(JobEnd(process=worker.order.process, code=0, how="was not needed"))
-        submitted = [worker for worker in unwanted if worker.member is not None]
+        submitted = [worker for worker in unwanted if worker.member is not None and not worker.cancelled]
         if submitted:
             try:
                 self._system.cancel(_named(submitted, self._arrays), waiting=True)
             except Silence as silence:
                 _LOGGER.debug("%s does not answer: %s", self._system.name, silence)
+                return
             for worker in submitted:
-                worker.seen = worker.seen or Seen(Phase.WAITING, "")
+                worker.cancelled = True
             self._look_soon()
 
     def _end_all(self) -> None:

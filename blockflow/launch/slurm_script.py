@@ -151,16 +151,20 @@ def parse_squeue(text: str) -> dict[Member, Seen]:
     >>> parse_squeue("12|3|FAILED|NonZeroExitCode\\n12|4|RUNNING|None\\n")[("12", 3)].said
     'FAILED (NonZeroExitCode)'
     """
-    found = {}
+    found: dict[Member, Seen] = {}
+    whole: dict[Member, Seen] = {}
     for line in text.splitlines():
         parts = line.split("|", 3)
         if len(parts) != 4 or not parts[0].isdecimal():
             continue  # such as CLUSTER: name
         job, indices, state, reason = (part.strip() for part in parts)
         said = state if reason in ("", "None") else f"{state} ({reason})"
+        seen = Seen(_phase(state), said)
         for index in _indices(indices):
-            found[job, index] = Seen(_phase(state), said)
-    return found
+            found[job, index] = seen
+        if indices == "N/A":  # a job that is no array; or what was left of an array that was cancelled
+            whole[job, 0] = seen
+    return {**whole, **found}
 
 
 def parse_strays(text: str, run: str, known: Collection[str]) -> list[str]:
@@ -210,10 +214,10 @@ def _phase(state: str) -> Phase:
 
 
 def _indices(text: str) -> list[int]:
-    """Indices of an array as squeue writes them: ``3``, ``N/A`` for no array, ``0-4,7%2`` for those that wait."""
+    """Indices of an array as squeue writes them: ``3``, or ``0-4,7%2`` for those that wait."""
     found: list[int] = []
     for part in text.partition("%")[0].split(","):
         first, _, last = part.partition("-")
         if first.isdecimal():
             found += range(int(first), int(last if last.isdecimal() else first) + 1)
-    return found or [0]
+    return found
