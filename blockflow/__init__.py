@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from blockflow import recipes as recipes
     from blockflow.geometry import Coordinate, Roi
     from blockflow.launch.launchers import LSF, Command, Dask, Local, Slurm
+    from blockflow.ledger.reading import Ledger
     from blockflow.logging import get_worker_log_basename, redirect_stdouterr
     from blockflow.net.client import Client
     from blockflow.net.context import Context
     from blockflow.plan.block import Block, BlockStatus
     from blockflow.plan.expand import expand_roi_to_grid, expand_write_roi_to_grid
     from blockflow.plan.graph import BlockwiseDependencyGraph, DependencyGraph
+    from blockflow.plan.grid import Grid
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
     from blockflow.run import run_blockwise
@@ -52,7 +54,9 @@ _HOMES = {
     "Coordinate": "blockflow.geometry",
     "Dask": "blockflow.launch.launchers",
     "DependencyGraph": "blockflow.plan.graph",
+    "Grid": "blockflow.plan.grid",
     "LSF": "blockflow.launch.launchers",
+    "Ledger": "blockflow.ledger.reading",
     "Local": "blockflow.launch.launchers",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
@@ -81,6 +85,8 @@ __all__ = [
     "Coordinate",
     "Dask",
     "DependencyGraph",
+    "Grid",
+    "Ledger",
     "Local",
     "Roi",
     "RunResult",

@@ -3,7 +3,8 @@
 1. Bytes from a worker go through the switchboard, which answers with actions; they are carried out at once.
 2. The launcher is asked which processes ended, checks run on a thread of their own, and time passes: all three
    become events. Init callbacks run on threads as well: user code may take its time, the loop may not.
-3. When nothing can happen any more, workers are sent home, processes end, and the connection file says that the run
+3. With a ledger, what follows from a record leaves when the record is durable; the disk has a thread of its own.
+4. When nothing can happen any more, workers are sent home, processes end, and the connection file says that the run
    is over.
 
 The loop runs in a thread of its own, so that ``run_blockwise`` works in scripts, in pytest and in a notebook. Other
@@ -16,6 +17,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import os
 import socket
 import threading
 import time
@@ -26,10 +28,12 @@ from typing import TYPE_CHECKING, assert_never
 from msgspec import structs
 
 from blockflow.aside import Aside
-from blockflow.errors import RemoteProtocolError, RunError
+from blockflow.errors import LedgerFullError, RemoteProtocolError
 from blockflow.net.connection_file import close_connection, write_connection
-from blockflow.net.server import Peer, WorkerServer, bind
-from blockflow.net.tls import make_certificate
+from blockflow.net.listen import bind, bind_here
+from blockflow.net.server import Peer, WorkerServer
+from blockflow.outbox import Outbox
+from blockflow.place import is_dead, is_stopped, kill, this_place
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.switchboard import Close, Send
@@ -41,7 +45,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blockflow.launch.crew import Crew
+    from blockflow.ledger.run_ledger import RunLedger
     from blockflow.net.connection_file import Connection
+    from blockflow.state.records import Record
     from blockflow.state.scheduler import Scheduler
     from blockflow.state.task_book import TaskState
     from blockflow.switchboard import Action, Switchboard
@@ -59,6 +65,12 @@ DEATH_SECONDS = 2.0
 
 HELLO_SECONDS = 10.0
 """How long a connection may take to introduce itself."""
+
+FULL_SECONDS = 1.0
+"""How often a full disk is tried again."""
+
+BEAT_SECONDS = 5.0
+"""How often the ledger hears of this driver, and is asked whether it has become long."""
 
 STOP_SECONDS = 0.7
 """How long workers may take to end by themselves when the run is stopped."""
@@ -82,8 +94,9 @@ class Coordinator:
         crew: The worker processes.
         directory: Private directory of the connection file.
         run: Id of the run.
-        host: Address to listen on, and to tell the workers.
-        port: Port to listen on; 0 for any.
+        host: Address to tell the workers.
+        listening: A socket that listens there; None if all workers are on this machine.
+        ledger: Where everything is recorded; the scheduler has to be recording then.
     """
 
     def __init__(
@@ -95,14 +108,22 @@ class Coordinator:
         directory: Path,
         run: str,
         host: str,
-        port: int,
+        listening: socket.socket | None,
+        ledger: RunLedger | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._switchboard = switchboard
         self._crew = crew
         self._directory = directory
         self._run = run
-        self._host, self._port = host, port
+        self._ledger = ledger
+        self._outbox = Outbox()
+        self._recording: asyncio.Task[None] | None = None
+        """The writing of records; None while there are none."""
+        self._disk = Aside("blockflow-ledger")
+        self._fold = Aside("blockflow-fold")
+        self._place = this_place()
+        self._host, self._listening = host, listening
         self.snapshot: dict[str, TaskState] = scheduler.task_states
         """How far the tasks have got; replaced, never changed."""
         self.notices: deque[ev.TellFailure] = deque(maxlen=MOST_NOTICES)
@@ -116,6 +137,8 @@ class Coordinator:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked = False
+        self._drain_until: float | None = None
+        """While the run is being stopped: how long blocks under way may take to end."""
         self._ended = threading.Event()
         self._first_actions: list[Action] = []
         self._thread = threading.Thread(target=self._run_loop, name="blockflow-coordinator", daemon=True)
@@ -139,9 +162,16 @@ class Coordinator:
         # Not Thread.join: when Ctrl-C interrupts it, Python 3.11 takes the thread for ended.
         return self._ended.wait(seconds)
 
-    def stop(self) -> None:
-        """Grant nothing more, end all workers within a second or two, and end the loop."""
-        self._stop_asked = True
+    def stop(self, *, drain: float = 0.0) -> None:
+        """Grant nothing more, end all workers within a second or two, and end the loop.
+
+        Args:
+            drain: Seconds that blocks under way may take to end before that.
+        """
+        if drain:
+            self._drain_until = time.monotonic() + drain
+        else:
+            self._stop_asked = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop ended in this very moment
                 self._loop.call_soon_threadsafe(self._wake.set)
@@ -155,6 +185,8 @@ class Coordinator:
             self.error = error
         finally:
             self._checks.close()
+            self._disk.close()
+            self._fold.close()
             self._crew.stop(grace=0.0)
             self._ended.set()
 
@@ -166,6 +198,7 @@ class Coordinator:
             self._crew.open(self.connection)
             self._carry_out(self._first_actions)
             await self._until_finished()
+            await self._until_recorded()
             await self._send_home()
         finally:
             close_connection(self.connection)  # first, so that workers who lose their connection learn why
@@ -173,42 +206,64 @@ class Coordinator:
             self.snapshot = self._scheduler.task_states
 
     def _listen(self) -> WorkerServer:
-        try:
-            listening = bind(self._host, self._port)
-        except OSError as error:
-            raise RunError(
-                f"cannot listen on {self._host}:{self._port}: {error}; host= must be an address of this machine, and "
-                "port= one that is free (0 for any)"
-            ) from error
+        resumable = self._ledger is not None
+        if self._listening is None:
+            name = f"{self._run}.{os.getpid()}.socket"
+            try:
+                listening = bind_here(str(self._directory), name)
+            except OSError:
+                self._listening = bind(self._host, 0)  # a file system or a machine without such sockets
+            else:
+                path = str(self._directory.resolve() / name)
+                self.connection = write_connection(self._directory, self._run, (), "", resumable=resumable, socket=path)
+                server = WorkerServer(None, self._serve)
+                server.add_socket(listening)
+                return server
+        from blockflow.net.tls import make_certificate
+
         advertised = socket.gethostname() if self._host in ("", "0.0.0.0", "::") else self._host
-        addresses = ((advertised, int(listening.getsockname()[1])),)
+        addresses = ((advertised, int(self._listening.getsockname()[1])),)
         pem = make_certificate(self._run, datetime.datetime.now(datetime.UTC))
-        self.connection = write_connection(self._directory, self._run, addresses, pem)
+        self.connection = write_connection(self._directory, self._run, addresses, pem, resumable=resumable)
         server = WorkerServer(self.connection.path, self._serve)
-        server.add_socket(listening)
+        server.add_socket(self._listening)
         return server
 
     async def _until_finished(self) -> None:
-        next_snapshot = 0.0
-        stopping = False
+        next_snapshot = next_beat = 0.0
+        draining = False
         while not self._scheduler.finished:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
             self._wake.clear()
             now = time.monotonic()
             self._collect_ended(now)
+            self._look_for_absent(now)
             deadline = self._scheduler.next_deadline()
             if deadline is not None and deadline <= now:
+                self._renew_watched(now)
                 self._handle(ev.Ticked(), now)
-            if self._stop_asked and not stopping:
-                stopping = True
+            if self._drain_until is not None and not draining:
+                draining = True
+                self._handle(ev.StopAsked(), now)
+            if self._stop_asked or now > (self._drain_until or now):
+                self._stop_asked = True
                 self._handle(ev.StopAsked(), now)
                 return
+            if self._ledger is not None and now >= next_beat:
+                next_beat = now + BEAT_SECONDS
+                self._start_recording(self._ledger)  # also if there is nothing to record: it shows that we live
+                self._fold.call(self._ledger.fold_if_due).add_done_callback(self._note_error)
             if now >= next_snapshot:
                 self.snapshot = self._scheduler.task_states
                 next_snapshot = now + SNAPSHOT_SECONDS
                 for number, state in enumerate(self.snapshot.values()):
                     self._crew.trim(number, state.unended_count)
+
+    async def _until_recorded(self) -> None:
+        """Wait until everything that has happened is durable."""
+        while self._recording is not None and not self._stop_asked:
+            await asyncio.wait([self._recording])
 
     async def _send_home(self) -> None:
         """Give processes time to end by themselves, then end them."""
@@ -254,10 +309,10 @@ class Coordinator:
         """Free the blocks of a lost worker as soon as it is certain that it cannot write any more."""
         line = self._switchboard.line(connection)
         self._carry_out(self._switchboard.disconnected(connection, time.monotonic()))
-        if line is None or line.worker is None or line.said_goodbye or line.host != socket.gethostname():
+        if line is None or line.worker is None or line.said_goodbye or line.host != self._place:
             return
         deadline = time.monotonic() + DEATH_SECONDS
-        while not self._crew.is_dead(line.pid):
+        while not is_dead(line.pid):
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(TICK_SECONDS)
@@ -269,6 +324,48 @@ class Coordinator:
         self._carry_out(self._switchboard.handle(event, now))
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
+        """Do what is asked for, or keep it until what it may follow from is durable."""
+        if self._ledger is not None:
+            actions = self._outbox.put(actions, self._scheduler.take_records())
+            if not self._outbox.idle:
+                self._start_recording(self._ledger)
+        self._perform(actions)
+
+    def _start_recording(self, ledger: RunLedger) -> None:
+        if self._recording is None and self.error is None:
+            self._recording = asyncio.ensure_future(self._record(ledger))
+            self._recording.add_done_callback(self._note_error)
+
+    async def _record(self, ledger: RunLedger) -> None:
+        """Make records durable, batch after batch, and let go what has waited for them."""
+        try:
+            batch = self._outbox.take_batch()
+            while True:
+                await self._write(ledger, batch)
+                self._perform(self._outbox.written())
+                batch = self._outbox.take_batch()
+                if not batch:
+                    return
+        finally:
+            self._recording = None
+            self._wake.set()
+
+    async def _write(self, ledger: RunLedger, batch: list[Record]) -> None:
+        """Write a batch; while there is no space for it, nothing is granted or acknowledged, and nothing is lost."""
+        paused = False
+        while True:
+            try:
+                await self._disk.call(ledger.write, batch)
+            except LedgerFullError as error:
+                if not paused:
+                    _LOGGER.warning("%s; the run is paused, and goes on when there is", error)
+                paused = True
+                batch = []  # the ledger has them
+                await asyncio.sleep(FULL_SECONDS)
+            else:
+                return
+
+    def _perform(self, actions: Iterable[Action]) -> None:
         outgoing: dict[int, list[FromDriver]] = {}
         for action in actions:
             match action:
@@ -322,6 +419,27 @@ class Coordinator:
                 await aside.call(self._crew.begin, task)
             finally:
                 aside.close()
+
+    def _look_for_absent(self, now: float) -> None:
+        """Workers of an earlier life that have died need not be waited for."""
+        for known in self._scheduler.absent:
+            if known.host == self._place and is_dead(known.pid):
+                self._handle(ev.WorkerLeft(worker=known.worker, crashed=True), now)
+
+    def _renew_watched(self, now: float) -> None:
+        """Workers on this machine keep their blocks as long as they live, even if they have no time to say so.
+
+        C code may hold Python's lock for longer than a lease. A process that was stopped will not go on by itself: it
+        is ended, so that others can have its blocks.
+        """
+        for worker in self._scheduler.overdue(now):
+            line = self._switchboard.line_of(worker)
+            if line is None or not line.watched:
+                continue
+            if is_stopped(line.pid):
+                kill(line.pid)
+            else:
+                self._handle(ev.HeartbeatReceived(worker=worker), now)
 
     def _collect_ended(self, now: float) -> None:
         for ended in self._crew.ended():

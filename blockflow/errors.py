@@ -17,7 +17,15 @@
     ├── RunError (RuntimeError)
     │   ├── NotShippableError (TypeError)   a function that cannot be sent to a worker process
     │   ├── ConnectionFileError         no usable connection file: absent, readable by others, damaged
-    │   └── UnreachableError (ConnectionError)  nobody answers at the address, or not with this run's key
+    │   ├── UnreachableError (ConnectionError)  nobody answers at the address, or not with this run's key
+    │   └── LedgerError                 what happened to the blocks cannot be read or recorded
+    │       ├── RunDirectoryError       a directory that cannot be used: foreign, not private, not writable
+    │       ├── LedgerVersionError      written by a blockflow whose format this one does not read
+    │       ├── DamagedLedgerError      bytes that were written are not there any more
+    │       ├── LedgerFullError (OSError)   no space left; nothing is lost, and recording can be tried again
+    │       ├── DriverAliveError        another driver is at work in this run directory
+    │       ├── OwnershipLostError      another driver has taken over this run directory
+    │       └── PlanChangedError (ValueError)   the run directory belongs to a run with another plan
     └── SchedulerError (RuntimeError)
         └── InvalidTransition           an event that is impossible in this state: a bug in blockflow
 
@@ -88,6 +96,38 @@ class ConnectionFileError(RunError):
 
 class UnreachableError(RunError, ConnectionError):
     """No driver answers at the given address, or not with this run's key."""
+
+
+class LedgerError(RunError):
+    """What happened to the blocks of a run cannot be read or recorded."""
+
+
+class RunDirectoryError(LedgerError):
+    """The run directory cannot be used: it is not ours, not private, or cannot be written; nothing was changed."""
+
+
+class LedgerVersionError(LedgerError):
+    """Another version of blockflow wrote this run directory, in a format that this one does not read."""
+
+
+class DamagedLedgerError(LedgerError):
+    """Bytes of the ledger that were once written are not there any more; nothing was changed."""
+
+
+class LedgerFullError(LedgerError, OSError):
+    """No space is left for the ledger. Nothing is lost, and the same can be tried again when there is."""
+
+
+class DriverAliveError(LedgerError):
+    """Another driver is at work in this run directory."""
+
+
+class OwnershipLostError(LedgerError):
+    """Another driver has taken over this run directory; this one must not grant or acknowledge anything more."""
+
+
+class PlanChangedError(LedgerError, ValueError):
+    """The run directory belongs to a run with another plan; the message says what differs."""
 
 
 class SchedulerError(BlockflowError, RuntimeError):

@@ -19,14 +19,23 @@ from blockflow.state.checks import call_checks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blockflow.ledger.run_ledger import RunLedger
     from blockflow.plan.block import Block
-    from blockflow.plan.plan import Plan
+    from blockflow.plan.plan import Plan, TaskPlan
     from blockflow.plan.task import Task
     from blockflow.state.scheduler import Scheduler
 
 
-def run_serially(scheduler: Scheduler) -> Iterator[None]:
+DIARY_SECONDS = 0.05
+"""How often blocks are recorded that nothing waits for."""
+
+
+def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Iterator[None]:
     """Run all blocks in this process; an iterator that stops for a moment after each block.
+
+    Args:
+        scheduler: Owner of all state.
+        ledger: Where everything is recorded; the scheduler has to be recording then.
 
     Raises:
         PlanError: A process function takes no block: it would need a server to ask for blocks.
@@ -39,24 +48,53 @@ def run_serially(scheduler: Scheduler) -> Iterator[None]:
                 f"the process_function of task {task.task_id!r} takes no block, so it is a worker that needs a server: "
                 "run it with multiprocessing=True"
             )
+    diary = _Diary(scheduler, ledger)
     functions = [_Function(task.task) for task in plan.tasks]
     todo: deque[ev.Instruction] = deque()
     for task in plan.tasks:
-        todo += scheduler.handle(ev.WorkerJoined(worker=task.number, task=task.number), time.monotonic())
-        todo += scheduler.handle(ev.BlocksAsked(worker=task.number), time.monotonic())
-    while todo:
-        instruction = todo.popleft()
-        if isinstance(instruction, ev.RunChecks):
-            began = time.monotonic()
-            checked = call_checks(plan.tasks[instruction.task], instruction)
-            now = time.monotonic()
-            todo += scheduler.handle(structs.replace(checked, seconds=now - began), now)
-        elif isinstance(instruction, ev.GrantLease):
-            for done in _process(plan, functions[instruction.task], instruction):
-                todo += scheduler.handle(done, time.monotonic())
-            yield
+        worker = -1 - task.number  # no other process has to know of it
+        todo += scheduler.handle(ev.WorkerJoined(worker=worker, task=task.number), time.monotonic())
+        todo += scheduler.handle(ev.BlocksAsked(worker=worker), time.monotonic())
+    try:
+        while todo:
+            instruction = todo.popleft()
+            if isinstance(instruction, ev.RunChecks):
+                began = time.monotonic()
+                checked = call_checks(plan.tasks[instruction.task], instruction)
+                now = time.monotonic()
+                todo += scheduler.handle(structs.replace(checked, seconds=now - began), now)
+            elif isinstance(instruction, ev.GrantLease):
+                diary.write(plan.tasks[instruction.task])
+                for done in _process(plan, functions[instruction.task], instruction):
+                    todo += scheduler.handle(done, time.monotonic())
+                yield
+    finally:
+        diary.close()
     for function in functions:
         function.close()
+
+
+class _Diary:
+    """Writes records in time: before a block runs that may wait for them, and otherwise several at once."""
+
+    def __init__(self, scheduler: Scheduler, ledger: RunLedger | None) -> None:
+        self._scheduler = scheduler
+        self._ledger = ledger
+        self._written = time.monotonic()
+
+    def write(self, task: TaskPlan) -> None:
+        """Make durable what a block of a task may follow from."""
+        if self._ledger is None:
+            return
+        waits = task.levels.count > 1 or task.upstream
+        if waits or time.monotonic() - self._written > DIARY_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """Make everything durable."""
+        if self._ledger is not None:
+            self._ledger.write(self._scheduler.take_records())
+            self._written = time.monotonic()
 
 
 class _Function:

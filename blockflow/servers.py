@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockflow.driving import run_here, run_in_processes
 from blockflow.monitor.progress import Silence
 from blockflow.plan.plan import check_runnable, compile_plan
-from blockflow.run import run_here, run_in_processes
 
 if TYPE_CHECKING:
     import threading

@@ -48,6 +48,8 @@ class Line:
     pid: int = 0
     worker: int | None = None
     task: int = 0
+    watched: bool = False
+    """It is a process on the driver's machine, whose death the driver notices."""
     said_goodbye: bool = False
     closing: bool = False
     """It is about to be closed; what still comes from it does not count."""
@@ -60,12 +62,14 @@ class Switchboard:
         scheduler: Owner of all state.
         run: Id of the run; workers of other runs are refused.
         lease_seconds: How long a worker keeps its blocks without a sign of life.
+        place: Where the driver runs: it notices the death of processes there by itself.
     """
 
-    def __init__(self, scheduler: Scheduler, *, run: str, lease_seconds: float) -> None:
+    def __init__(self, scheduler: Scheduler, *, run: str, lease_seconds: float, place: str = "") -> None:
         self._scheduler = scheduler
         self._run = run
         self._lease_seconds = lease_seconds
+        self._place = place
         self._lines: dict[int, Line] = {}
         self._connection_of: dict[int, int] = {}
         self._next_worker = scheduler.epoch << 40
@@ -95,6 +99,11 @@ class Switchboard:
     def line(self, connection: int) -> Line | None:
         """What is known about a connection."""
         return self._lines.get(connection)
+
+    def line_of(self, worker: int) -> Line | None:
+        """What is known about the connection of a worker; None if it has none."""
+        connection = self._connection_of.get(worker)
+        return None if connection is None else self._lines[connection]
 
     def limit(self, connection: int) -> int:
         """Bytes that the next message of a connection may have."""
@@ -157,8 +166,10 @@ class Switchboard:
         self._next_worker = max(self._next_worker, worker + 1)
         line.worker, line.task = worker, task
         line.host, line.pid = message.host, message.pid
+        line.watched = message.host == self._place
         self._connection_of[worker] = connection
-        return [*actions, Send(connection=connection, message=self._welcome(worker, task)), *self._carry_out(done)]
+        welcome = Send(connection=connection, message=self._welcome(worker, task, watched=line.watched))
+        return [*actions, welcome, *self._carry_out(done)]
 
     def _supersede(self, worker: int, message: wire.Hello) -> list[Action]:
         """A worker is back before the end of its old connection was noticed: that is closed now."""
@@ -183,7 +194,7 @@ class Switchboard:
         answer = wire.Acknowledged(message.number, message.lease, stale)
         return [Send(connection=connection, message=answer), *self._carry_out(instructions)]
 
-    def _welcome(self, worker: int, task: int) -> wire.Welcome:
+    def _welcome(self, worker: int, task: int, *, watched: bool) -> wire.Welcome:
         plan = self._scheduler.plan.tasks[task]
         timeout = plan.task.timeout
         return wire.Welcome(
@@ -192,6 +203,7 @@ class Switchboard:
             plan.total,
             round(self._lease_seconds * 1e6),
             None if timeout is None else round(timeout * 1e6),
+            watched,
         )
 
     def _report(self, connection: int, worker: int, task: int, message: wire.Report, now: float) -> list[Action]:

@@ -77,7 +77,7 @@ def test_a_worker_is_welcomed_with_its_tiling() -> None:
     assert board.limit(5) == wire.LARGEST_HELLO
     (welcome,) = told(say(board, 5, hello()), 5)
     axes = wire.layout_of(scheduler.plan.tasks[0].grid)
-    assert welcome == wire.Welcome(0, axes, ((0, 30),), 60_000_000, 2_500_000)
+    assert welcome == wire.Welcome(0, axes, ((0, 30),), 60_000_000, 2_500_000, False)
     assert board.limit(5) == wire.LARGEST_MESSAGE
     line = board.line(5)
     assert line is not None

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockflow.launch.payload import pack_functions, payload_for, payload_for_job
-from blockflow.logging import get_log_basedir, get_worker_log_basename
 from blockflow.net.context import Context
 from blockflow.state.events import ProcessEnded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blockflow.launch.base import Fleet, JobEnd, Standing
     from blockflow.launch.local import Exit, LocalLauncher
     from blockflow.net.connection_file import Connection
@@ -43,18 +43,19 @@ class Crew:
     Args:
         plan: The tasks that they work for.
         launcher: Starts those of this machine.
+        logs: Directory of what they print; None for the terminal.
 
     Raises:
         NotShippableError: A process function cannot be sent to a process.
     """
 
-    def __init__(self, plan: Plan, launcher: LocalLauncher) -> None:
+    def __init__(self, plan: Plan, launcher: LocalLauncher, *, logs: Path | None) -> None:
         self._plan = plan
         self._functions = [pack_functions(task.task) for task in plan.tasks]
         self._launcher = launcher
         self._connection: Connection | None = None
-        self._directory = Path.cwd()
-        """Logs are relative to this directory, whatever user code changes to."""
+        self._logs = None if logs is None else logs.absolute()
+        """Not relative to a directory that user code may change."""
         self._tasks: dict[int, int] = {}
         """By process: the task that it works for."""
         self._sources = [_sources(task.launchers, task.workers) for task in plan.tasks]
@@ -111,10 +112,6 @@ class Crew:
                 ended.append(self._note_end(end))
         return ended
 
-    def is_dead(self, pid: int) -> bool:
-        """Whether a process of this machine does not run any more."""
-        return self._launcher.is_dead(pid)
-
     def is_gone(self, process: int) -> bool:
         """Whether a job of a cluster has certainly ended, and all that it started."""
         return process in self._gone
@@ -165,12 +162,12 @@ class Crew:
     def context(self, process: int | None, task: int) -> Context:
         """What a process of a task is told about the run."""
         assert self._connection is not None
-        host, port = self._connection.addresses[0]
+        host, port = next(iter(self._connection.addresses), ("127.0.0.1", 0))
         context = Context(
             hostname=host,
             port=port,
             task_id=self._plan.tasks[task].task_id,
-            logdir=get_log_basedir() or "",
+            logdir=self._logs or "",
             connection=self._connection.path,
         )
         if process is not None:
@@ -179,6 +176,9 @@ class Crew:
 
     @property
     def _private(self) -> Path:
+        """The directory of the run's own files."""
+        from pathlib import Path
+
         assert self._connection is not None
         return Path(self._connection.path).parent
 
@@ -205,8 +205,9 @@ class Crew:
         return ProcessEnded(process=end.process, task=task, clean=end.code == 0, how=how)
 
     def _log(self, process: int) -> Path | None:
-        log = get_worker_log_basename(process, self._plan.tasks[self._tasks[process]].task_id)
-        return None if log is None else self._directory / log
+        if self._logs is None:
+            return None
+        return self._logs / self._plan.tasks[self._tasks[process]].task_id / f"worker_{process}"
 
 
 def _sources(launchers: tuple[Launcher, ...], workers: int) -> list[_Source]:

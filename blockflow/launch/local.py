@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 
 from blockflow.errors import RunError
+from blockflow.place import is_dead
 from blockflow.wire.orders import REPORT_BYTES, STARTED, unpack_reports
 
 _LOGGER = logging.getLogger("blockflow")
@@ -109,16 +110,6 @@ class LocalLauncher:
                 return
         raise RunError(f"no worker can be started: {sys.executable} -m blockflow.worker ends at once")
 
-    def is_dead(self, pid: int) -> bool:
-        """Whether a process of this machine does not run any more."""
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return _is_zombie(pid)
-
     def ended(self) -> list[Exit]:
         """The processes that ended since the last call."""
         self._hear()
@@ -176,7 +167,7 @@ class LocalLauncher:
     def _bury(self, processes: list[int]) -> None:
         """Note which processes have ended, without being told by the forge."""
         for process in processes:
-            if self.is_dead(self._pids[process]):
+            if is_dead(self._pids[process]):
                 self._left.add(self._pids.pop(process))
                 self._orphans.discard(process)
                 self._ended.append(Exit(process=process, code=-signal.SIGKILL))
@@ -222,12 +213,3 @@ def _has_members(session: int) -> bool:
     except PermissionError:
         return False  # somebody else's by now
     return True
-
-
-def _is_zombie(pid: int) -> bool:
-    """Whether a process has ended, and only its parent has not asked how."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in ("Z", "X")
-    except OSError:  # it is gone, or this system has no such files
-        return False

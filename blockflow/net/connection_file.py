@@ -1,13 +1,15 @@
 """The connection file: how does a worker find its run, and what proves that it belongs to it?
 
-One line of JSON (where the driver listens), then the run's key and certificate in PEM. The file is 0600 in a 0700
-directory of the same user; anything else is refused, by ssh's example. Workers are told only its path: command lines
-can be read by everybody on a machine. When the run is over the key is removed and the line says so, so that a worker
-that comes too late can tell the end of its run from a run that never was.
+One line of JSON (where the driver listens), then, if it listens on the network, the run's key and certificate in PEM.
+The file is 0600 in a 0700 directory of the same user; anything else is refused, by ssh's example. Workers are told only
+its path: command lines can be read by everybody on a machine. A run of one machine listens on a socket in the same
+directory instead, which nobody else can reach. When the run is over the key is removed and the line says so, so that a
+worker that comes too late can tell the end of its run from a run that never was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -41,6 +43,7 @@ class _FirstLine(msgspec.Struct, forbid_unknown_fields=True):
     run: str
     addresses: tuple[tuple[str, _Port], ...]
     resumable: bool = False
+    socket: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +52,18 @@ class Connection:
 
     run: str
     addresses: tuple[tuple[str, int], ...]
-    """Host and port, to be tried in this order; empty when the run is over."""
+    """Host and port, to be tried in this order; none if the run is over, or does not listen on the network."""
     path: str
     """The connection file; absolute."""
     resumable: bool = False
     """A driver that was killed may be started again, and will then listen where this file says."""
+    socket: str = ""
+    """Path of the socket on which a run of one machine listens; empty if it has none."""
 
     @property
     def finished(self) -> bool:
         """The run is over."""
-        return not self.addresses
+        return not self.addresses and not self.socket
 
 
 def private_directory(directory: Path) -> Path:
@@ -77,7 +82,13 @@ def private_directory(directory: Path) -> Path:
 
 
 def write_connection(
-    directory: Path, run: str, addresses: tuple[tuple[str, int], ...], pem: str, *, resumable: bool = False
+    directory: Path,
+    run: str,
+    addresses: tuple[tuple[str, int], ...],
+    pem: str,
+    *,
+    resumable: bool = False,
+    socket: str = "",
 ) -> Connection:
     """Write the connection file of a run; replaces it atomically if it is there.
 
@@ -87,16 +98,17 @@ def write_connection(
         addresses: Where the driver listens.
         pem: Key and certificate.
         resumable: The run has a ledger, so that its driver can be started again.
+        socket: Path of the socket on which it listens, if it does.
     """
     path = directory.resolve() / f"{run}{_SUFFIX}"
-    first = msgspec.json.encode(_FirstLine(VERSION, run, addresses, resumable)).decode()
+    first = msgspec.json.encode(_FirstLine(VERSION, run, addresses, resumable, socket)).decode()
     draft = directory / f".{run}.{os.getpid()}.draft"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(descriptor, 0o600)
         file.write(f"{first}\n{pem}")
     draft.replace(path)
-    return Connection(run=run, addresses=addresses, path=str(path), resumable=resumable)
+    return Connection(run=run, addresses=addresses, path=str(path), resumable=resumable, socket=socket)
 
 
 def close_connection(connection: Connection) -> None:
@@ -104,6 +116,11 @@ def close_connection(connection: Connection) -> None:
     from pathlib import Path
 
     directory = Path(connection.path).parent
+    if connection.socket:
+        Path(connection.socket).unlink(missing_ok=True)
+    with contextlib.suppress(ConnectionFileError):
+        if read_connection(connection.path) != connection:
+            return  # another driver has taken over the run, and listens elsewhere
     try:
         write_connection(directory, connection.run, (), "")
     except OSError:  # the disk is full, or the directory is gone: then at least the key goes
@@ -141,7 +158,7 @@ def read_connection(path: str) -> Connection:
         raise ConnectionFileError(
             f"connection file {path} has version {said.version}, this blockflow reads {VERSION}: use one everywhere"
         )
-    return Connection(run=said.run, addresses=said.addresses, path=path, resumable=said.resumable)
+    return Connection(run=said.run, addresses=said.addresses, path=path, resumable=said.resumable, socket=said.socket)
 
 
 def _check_private(path: str) -> None:

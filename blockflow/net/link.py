@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import socket
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
 from blockflow.net.connection_file import Connection, read_connection
 from blockflow.net.dial import dial
-from blockflow.net.pipe import Pipe
+from blockflow.place import this_place
 from blockflow.plan.block import Block
 from blockflow.wire.failures import FailureText
 from blockflow.wire.framing import frame
@@ -31,6 +30,7 @@ from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
     from blockflow.net.context import Context
+    from blockflow.net.pipe import Pipe
     from blockflow.wire.held import Given
 
 FIRST_WAIT = 0.1
@@ -96,12 +96,12 @@ class Link:
 
     def _join(self, connection: Connection) -> Pipe:
         """Connect, introduce this worker, and wait for the answer."""
-        pipe = Pipe(dial(connection))
-        session, host = self._session, socket.gethostname()
+        pipe = dial(connection)
+        session, place = self._session, this_place()
         try:
             with self._changed:
                 session.hello(
-                    run=connection.run, task=self._task, process=self._process, host=host, pid=os.getpid(), now=_now()
+                    run=connection.run, task=self._task, process=self._process, host=place, pid=os.getpid(), now=_now()
                 )
                 data = self._outgoing()
             pipe.send(data)
@@ -298,7 +298,7 @@ class Link:
                 self._pipe.part(PART_SECONDS)
             os._exit(EXIT_TIMEOUT)
         deadline = self._session.deadline
-        if deadline is not None and now > deadline and self._session.holds:
+        if deadline is not None and now > deadline and self._session.holds and self._on_its_own():
             _dump_stacks(
                 f"the driver has not answered for {self._session.lease_seconds:g} s, so the blocks held here may be "
                 "another worker's by now; this process ends at once"
@@ -309,6 +309,13 @@ class Link:
                 "the run has ended, or has given the block under way here to another worker; this process ends at once"
             )
             os._exit(EXIT_FENCED)
+
+    def _on_its_own(self) -> bool:
+        """Whether nobody would notice the end of this process, so that its deadline counts."""
+        self._receive()  # after a long time in C code: the connection may have been lost meanwhile
+        watched = self._session.welcome is not None and self._session.welcome.watched
+        deadline = self._session.deadline
+        return (self._pipe is None or not watched) and deadline is not None and _now() > deadline
 
     # ------------------------------------------------------------------------------------- the third thread
 

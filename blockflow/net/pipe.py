@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-import ssl
 import time
 from typing import TYPE_CHECKING
 
@@ -20,14 +19,26 @@ SEND_SECONDS = 20.0
 
 
 class Pipe:
-    """Frames over an encrypted socket.
+    """Frames over a socket.
 
     Args:
-        stream: A socket whose handshake is done.
+        stream: A socket whose handshake, if there is one, is done.
+        reads: What it raises if it would have to wait until something arrives.
+        writes: What it raises if it would have to wait until it can send.
     """
 
-    def __init__(self, stream: ssl.SSLSocket) -> None:
+    def __init__(
+        self,
+        stream: socket.socket,
+        *,
+        reads: tuple[type[OSError], ...] = (),
+        writes: tuple[type[OSError], ...] = (BlockingIOError,),
+    ) -> None:
         self._stream = stream
+        self._reads = reads
+        """Also while it sends: TLS may have to listen first."""
+        self._writes = writes
+        self._waits = (*reads, *writes)
         self._frames = FrameReader(LARGEST_MESSAGE)
 
     def converse(self) -> Iterator[bytes]:
@@ -58,11 +69,11 @@ class Pipe:
         while left:
             try:
                 left = left[self._stream.send(left) :]
-            except ssl.SSLWantWriteError:
+            except self._writes:
                 self._wait_for(selectors.EVENT_WRITE, 1.0)
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the driver has not taken anything for {SEND_SECONDS:g} s") from None
-            except ssl.SSLWantReadError:
+            except self._reads:
                 self._wait_for(selectors.EVENT_READ, 1.0)
 
     def receive(self) -> list[bytes]:
@@ -76,7 +87,7 @@ class Pipe:
         while True:
             try:
                 data = self._stream.recv(65536)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            except self._waits:
                 return bodies
             if not data:
                 if bodies:
@@ -94,7 +105,7 @@ class Pipe:
             try:
                 if not self._stream.recv(65536):
                     return
-            except ssl.SSLWantReadError:
+            except self._waits:
                 self._wait_for(selectors.EVENT_READ, left)
             except OSError:
                 return

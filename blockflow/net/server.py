@@ -1,20 +1,21 @@
 """The driver's end of the wire: who connects, and what arrives from them?
 
-tornado listens and encrypts. A connection that does not finish its handshake in time, or presents another key, is
-closed before a byte of it is looked at.
+tornado listens, and encrypts what comes over the network. A connection that does not finish its handshake in time, or
+presents another key, is closed before a byte of it is looked at. So is one of another user on a socket of this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
+import struct
 from typing import TYPE_CHECKING, Any
 
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 from tornado.tcpserver import TCPServer
 
-from blockflow.net.tls import server_context
 from blockflow.wire.framing import frame
 from blockflow.wire.messages import encode
 
@@ -79,12 +80,18 @@ class WorkerServer(TCPServer):
     """Accepts workers.
 
     Args:
-        connection_file: Holds the run's key and certificate.
+        connection_file: Holds the run's key and certificate; None for a socket of this machine.
         serve: Called with each connection that has proved to know the key; the connection ends with it.
     """
 
-    def __init__(self, connection_file: str, serve: Callable[[Peer], Awaitable[None]]) -> None:
-        super().__init__(ssl_options=server_context(connection_file), max_buffer_size=4 * LARGEST_BACKLOG)
+    def __init__(self, connection_file: str | None, serve: Callable[[Peer], Awaitable[None]]) -> None:
+        options = None
+        if connection_file is not None:
+            from blockflow.net.tls import server_context
+
+            options = server_context(connection_file)
+        super().__init__(ssl_options=options, max_buffer_size=4 * LARGEST_BACKLOG)
+        self._encrypts = options is not None
         self._serve = serve
         self._strangers: dict[IOStream, None] = {}
         """Those whose handshake is not done, oldest first."""
@@ -99,7 +106,10 @@ class WorkerServer(TCPServer):
         self._strangers[stream] = None
         self._streams.add(stream)
         try:
-            await asyncio.wait_for(stream.wait_for_handshake(), HANDSHAKE_SECONDS)  # type: ignore[attr-defined]
+            if self._encrypts:
+                await asyncio.wait_for(stream.wait_for_handshake(), HANDSHAKE_SECONDS)  # type: ignore[attr-defined]
+            elif not _is_ours(stream.socket):
+                raise StreamClosedError
         except (StreamClosedError, ssl.SSLError, OSError, TimeoutError):
             stream.close()
             self._streams.discard(stream)
@@ -121,18 +131,9 @@ class WorkerServer(TCPServer):
             stream.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Args:
-        host: Name or address to listen on; empty for all of this machine's.
-        port: 0 for any that is free.
-
-    Raises:
-        OSError: The address is not this machine's, or the port is taken.
-    """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    listening = socket.create_server(address[:2], family=family, backlog=MOST_STRANGERS)
-    listening.setblocking(False)
-    return listening
+def _is_ours(stream: socket.socket) -> bool:
+    """Whether the other end of a local socket belongs to this user; its directory lets nobody else in anyway."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return bool(struct.unpack("3i", credentials)[1] in (os.getuid(), 0))

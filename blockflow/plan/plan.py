@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blockflow.errors import PlanError, TaskGraphError
+from blockflow.plan.alignment import check_unshared
 from blockflow.plan.block import Block
-from blockflow.plan.conflicts import Levels, levels_of
 from blockflow.plan.launcher import Launcher, launchers_of, workers_of
 from blockflow.plan.links import Link
 from blockflow.plan.roots import Roots
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from blockflow.geometry import Box
+    from blockflow.plan.conflicts import Levels
     from blockflow.plan.grid import Grid
 
 
@@ -140,7 +141,7 @@ def compile_plan(tasks: Iterable[Task], launcher: Any = None) -> Plan:
                 number=number,
                 grid=grids[number],
                 total=task.total_box,
-                levels=levels_of(grids[number], read_write_conflict=task.read_write_conflict),
+                levels=task.levels(),
                 upstream=tuple(upstream[number]),
                 downstream=tuple(downstream[number]),
                 launchers=task.launchers or launchers,
@@ -151,25 +152,26 @@ def compile_plan(tasks: Iterable[Task], launcher: Any = None) -> Plan:
 
 
 def check_runnable(plan: Plan) -> None:
-    """Refuse a plan that has nothing to run.
+    """Refuse a plan that has nothing to run, or must not run.
 
     Raises:
-        PlanError: A task has no block, or no process function.
+        PlanError: A task has no block, or no process function, or its blocks would share chunks of an output.
     """
     for planned in plan.tasks:
         task = planned.task
         if planned.grid.size == 0:
             axis = planned.grid.shape.index(0)
             begin, end = planned.total[axis]
-            cut = planned.grid.axes[axis]
-            context = cut.before + cut.after
-            hint = "; fit='shrink' or 'overhang' keeps a part block" if end - begin > context else ""
+            span = planned.grid.axes[axis].template
+            before, after = span.write_begin - span.read_begin, span.read_end - span.write_end
+            hint = "; fit='shrink' or 'overhang' keeps a part block" if end - begin > before + after else ""
             raise PlanError(
                 f"task {task.task_id!r} has no block: axis {axis} of total_roi is [{begin}, {end}), and one block "
-                f"reads {cut.step + context} of it, {cut.before} + {cut.after} of these as context{hint}"
+                f"reads {span.read_end - span.read_begin} of it, {before} + {after} of these as context{hint}"
             )
         if task.process_function is None:
             raise PlanError(f"task {task.task_id!r} has no process_function")
+        check_unshared(task.task_id, planned.grid, planned.levels, task.stored_outputs)
 
 
 def dropped_voxels_warning(task: Task) -> str | None:
@@ -220,8 +222,7 @@ def _greatest_size(link: Link) -> int:
     """No block of the downstream grid meets more blocks of the upstream grid than this."""
     size = 1
     for above, below in zip(link.upstream_grid.axes, link.downstream_grid.axes, strict=True):
-        reach = below.before + below.step + below.after
-        size *= min(above.count, -(-reach // above.step) + 1)
+        size *= above.most_writing(below.longest_read)
     return size
 
 

@@ -101,6 +101,11 @@ class Scheduler:
         return {book.plan.task_id: book.state for book in self._books}
 
     @property
+    def lease_seconds(self) -> float:
+        """How long a silent worker keeps its blocks."""
+        return self._leases.seconds
+
+    @property
     def dependency_graph(self) -> DependencyGraph:
         """Which block waits for which."""
         return DependencyGraph.of_plan(self.plan)
@@ -147,9 +152,13 @@ class Scheduler:
         return records
 
     @property
-    def waits_for_absent(self) -> bool:
-        """Nothing is handed out yet, because workers of an earlier life may hold blocks."""
-        return self._arrivals.absence.waiting
+    def absent(self) -> list[RecordWorker]:
+        """Workers of an earlier life that may hold blocks; nothing is handed out while there are any."""
+        return list(self._arrivals.absence)
+
+    def overdue(self, now: float) -> list[int]:
+        """Workers that lose what they hold at the next :class:`Ticked`, because they have been silent."""
+        return self._leases.expired(now)
 
     # ------------------------------------------------------------------------------------------------ by hand
 

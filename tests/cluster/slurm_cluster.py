@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ class SlurmCluster:
         """What commands of this cluster need in their environment."""
         return {"SLURM_CONF": str(self.directory / "slurm.conf"), "PATH": _path()}
 
-    def __enter__(self) -> SlurmCluster:
+    def __enter__(self) -> Self:
         try:
             self._start()
         except BaseException:

@@ -17,9 +17,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def waiting_run(tmp_path: Path) -> Iterator[WaitingRun]:
+    """On the network of this machine."""
+    yield from running(tmp_path, "127.0.0.1")
+
+
+@pytest.fixture
+def local_run(tmp_path: Path) -> Iterator[WaitingRun]:
+    """On a socket in the file system."""
+    yield from running(tmp_path, None)
+
+
+def running(tmp_path: Path, host: str | None) -> Iterator[WaitingRun]:
     before = blockflow.logging.get_log_basedir()
     blockflow.logging.set_log_basedir(tmp_path / "logs")
-    run = WaitingRun(tmp_path)
+    run = WaitingRun(tmp_path, host)
     thread = threading.Thread(target=run.run)
     thread.start()
     try:

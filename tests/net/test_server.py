@@ -13,7 +13,8 @@ import pytest
 
 from blockflow.net import server as module
 from blockflow.net.connection_file import private_directory, write_connection
-from blockflow.net.server import Peer, WorkerServer, bind
+from blockflow.net.listen import bind
+from blockflow.net.server import Peer, WorkerServer
 from blockflow.net.tls import client_context, make_certificate, server_name
 from blockflow.wire.framing import FrameReader
 from blockflow.wire.messages import Alive, FromDriver, decode_from_driver

@@ -32,6 +32,7 @@ class WaitingRun:
     """A run whose only block waits for a file."""
 
     folder: Path
+    host: str | None = "127.0.0.1"
     results: list[RunResult] = field(default_factory=list)
 
     @property
@@ -54,4 +55,4 @@ class WaitingRun:
                 time.sleep(0.01)
 
         task = Task("wait", Roi((0,), (2,)), Roi((0,), (1,)), Roi((0,), (1,)), wait, num_workers=1)
-        self.results.append(run_blockwise([task], progress=False, summary=False))
+        self.results.append(run_blockwise([task], progress=False, summary=False, host=self.host))

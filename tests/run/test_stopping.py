@@ -15,7 +15,7 @@ import pytest
 
 import blockflow
 from blockflow import BlockStatus, Roi, Server, Task, run_blockwise
-from blockflow.errors import PlanError
+from blockflow.errors import PlanError, RunError
 
 SCRIPT = """
 import sys, time
@@ -52,6 +52,71 @@ def test_ctrl_c_ends_a_run_within_seconds(tmp_path: Path) -> None:
     assert run.returncode not in (0, None)
     assert "stopping: workers are asked to end, and are ended in a second" in said
     assert "KeyboardInterrupt" in said
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
+    """As a cluster ends the job of a driver; the fixture looks for processes and keys that were left behind."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("sys.argv[1]", repr(str(tmp_path))))
+    environment = os.environ | {"PYTHONPATH": str(Path(blockflow.__file__).parent.parent)}
+    run = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("began_*")):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=20)
+    assert run.returncode == 128 + signal.SIGTERM
+
+
+def test_an_address_of_another_machine_is_refused_before_anything_starts(logs: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot listen on 192\.0\.2\.1:0: .*host= must be an address of this machine"):
+        run_blockwise([line(lambda block: None)], host="192.0.2.1", progress=False)
+    assert not logs.exists()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, True, 1e9])
+def test_a_lease_of_no_sensible_length_is_refused(seconds: Any) -> None:
+    with pytest.raises(PlanError, match="lease_seconds must be a number from 1 to 86400"):
+        run_blockwise([line(lambda block: None)], lease_seconds=seconds, progress=False)
+
+
+def test_c_code_may_hold_pythons_lock_for_longer_than_a_lease(tmp_path: Path) -> None:
+    ran = str(tmp_path / "ran")
+
+    def hold(block: blockflow.Block) -> None:
+        import ctypes
+        import os
+
+        with open(ran, "a") as file:
+            file.write(f"{block.index}\n")
+        if block.index == 1:
+            ctypes.PyDLL(None).usleep(900_000)
+            ctypes.PyDLL(None).usleep(900_000)
+        assert os.getpid()
+
+    assert run_blockwise([line(hold, num_workers=2)], lease_seconds=1, progress=False, summary=False)
+    assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1", "2", "3"], "each block ran once"
+
+
+def test_the_blocks_of_a_stopped_process_run_elsewhere(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+
+    def freeze_once(block: blockflow.Block) -> None:
+        import os
+        import signal
+
+        if block.index == 1:
+            try:
+                os.close(os.open(f"{folder}/frozen", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    result = run_blockwise([line(freeze_once, num_workers=2)], lease_seconds=1, progress=False, summary=False)
+    assert result
+    assert result["line"].completed_count == 4
 
 
 def test_a_server_stops_when_its_event_is_set(tmp_path: Path) -> None:

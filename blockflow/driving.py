@@ -1,0 +1,263 @@
+"""Driving a run: which parts are needed, and how do they come to life and to an end?
+
+Everything that may be refused is refused before the first process starts. Processes are then started at once, and load
+their interpreter while this process imports the rest. The coordinator runs in a thread of its own; the calling thread
+shows how far the run is, and listens to Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blockflow.errors import ConnectionFileError, RunError
+from blockflow.logging import get_log_basedir
+from blockflow.plan.launcher import has_local
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from blockflow.coordinator import Coordinator
+    from blockflow.launch.local import LocalLauncher
+    from blockflow.ledger.run_ledger import RunLedger
+    from blockflow.monitor.progress import Display
+    from blockflow.net.connection_file import Connection
+    from blockflow.plan.plan import Plan
+    from blockflow.state.scheduler import Scheduler
+    from blockflow.switchboard import Action
+
+_LOOK_SECONDS = 0.1
+"""How often the display is renewed."""
+
+DRAIN_SECONDS = 30.0
+"""How long blocks under way may take to end after the first Ctrl-C, where what is done is recorded."""
+
+_STOP_SECONDS = 20.0
+"""How long a run that is stopped may take; about one second if nothing hangs in the operating system."""
+
+
+def run_in_processes(
+    plan: Plan,
+    display: Display,
+    *,
+    host: str | None,
+    port: int,
+    scheduler: Scheduler | None = None,
+    stop_event: threading.Event | None = None,
+    lease_seconds: float = 60.0,
+    ledger: RunLedger | None = None,
+) -> tuple[Scheduler, Connection | None]:
+    """Run a plan to its end with worker processes.
+
+    Args:
+        plan: What to run.
+        display: Shows how far the run is.
+        host: Address to listen on, and to tell workers; None if they are all on this machine.
+        port: Port to listen on; 0 for any.
+        scheduler: Made for the plan, and not used before; made here if not given.
+        stop_event: Setting it stops the run.
+        lease_seconds: How long a worker on another machine keeps its blocks without a sign of life.
+        ledger: Where everything is recorded; closed at the end.
+
+    Returns:
+        The scheduler, and where the run listened.
+    """
+    from blockflow.launch.local import LocalLauncher
+
+    listening = None if host is None else _listen(host, port)
+    launcher = LocalLauncher()
+    if any(has_local(task.launchers) for task in plan.tasks):
+        launcher.prepare()  # it loads what workers need while this process imports all that follows
+    try:
+        from blockflow.state.leases import LARGEST_LEASE
+        from blockflow.state.scheduler import Scheduler
+
+        if scheduler is None:
+            scheduler = Scheduler(
+                plan,
+                largest_lease=LARGEST_LEASE,
+                lease_seconds=lease_seconds,
+                epoch=0 if ledger is None else ledger.epoch,
+                recording=ledger is not None,
+            )
+        coordinator, actions = _coordinator(scheduler, launcher, host or "127.0.0.1", listening, ledger)
+    except BaseException:
+        launcher.stop(grace=0.0)
+        if listening is not None:
+            listening.close()
+        raise
+    with _ended_by_sigterm():
+        coordinator.start(actions)
+        _watch(plan, coordinator, display, stop_event, drain=0.0 if ledger is None else DRAIN_SECONDS)
+    if coordinator.error is not None:
+        raise coordinator.error
+    return scheduler, coordinator.connection
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, before anything is started."""
+    from blockflow.net.listen import bind
+
+    try:
+        return bind(host, port)
+    except OSError as error:
+        raise RunError(
+            f"cannot listen on {host}:{port}: {error}; host= must be an address of this machine, and port= one that "
+            "is free (0 for any)"
+        ) from error
+
+
+def _coordinator(
+    scheduler: Scheduler,
+    launcher: LocalLauncher,
+    host: str,
+    listening: socket.socket | None,
+    ledger: RunLedger | None,
+) -> tuple[Coordinator, list[Action]]:
+    """A coordinator for a scheduler, and what it has to do first."""
+    from blockflow.coordinator import Coordinator
+    from blockflow.launch.crew import Crew
+    from blockflow.place import this_place
+    from blockflow.state.events import Ticked
+    from blockflow.switchboard import Switchboard
+
+    run = os.urandom(8).hex() if ledger is None else ledger.run_id
+    crew = Crew(scheduler.plan, launcher, logs=get_log_basedir() if ledger is None else ledger.logs)
+    directory = _private_directory() if ledger is None else ledger.connection_directory
+    switchboard = Switchboard(scheduler, run=run, lease_seconds=scheduler.lease_seconds, place=this_place())
+    if ledger is not None:
+        ledger.restore(scheduler, time.monotonic())
+    actions = switchboard.handle(Ticked(), time.monotonic())
+    coordinator = Coordinator(
+        scheduler, switchboard, crew, directory=directory, run=run, host=host, listening=listening, ledger=ledger
+    )
+    return coordinator, actions
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process in an orderly way, unless somebody else has something to do then."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _watch(
+    plan: Plan, coordinator: Coordinator, display: Display, stop_event: threading.Event | None, *, drain: float
+) -> None:
+    """Show how far the run is until it ends; Ctrl-C stops it.
+
+    Args:
+        plan: What is run.
+        coordinator: Runs it.
+        display: Shows how far it is.
+        stop_event: Setting it stops the run.
+        drain: Seconds that blocks under way may take to end after the first Ctrl-C; the second one stops at once.
+    """
+    from blockflow.monitor.summary import FailureTeller
+
+    teller = FailureTeller(plan)
+
+    def show() -> None:
+        while coordinator.notices:
+            line = teller.line(coordinator.notices.popleft())
+            if line is not None:
+                display.write(line)
+        display.update(coordinator.snapshot, time.monotonic())
+
+    def watch() -> None:
+        while not coordinator.wait(_LOOK_SECONDS):
+            show()
+            if stop_event is not None and stop_event.is_set():
+                coordinator.stop()
+
+    try:
+        try:
+            watch()
+        except KeyboardInterrupt:
+            if not drain:
+                raise
+            display.write(f"finishing the blocks under way, for at most {drain:.0f} s; Ctrl-C again stops at once")
+            coordinator.stop(drain=drain)
+            watch()
+            raise
+    except KeyboardInterrupt:
+        display.write("stopping: workers are asked to end, and are ended in a second")
+        raise
+    finally:
+        _end(coordinator)
+        show()
+        display.close(coordinator.snapshot, time.monotonic())
+
+
+def _end(coordinator: Coordinator) -> None:
+    """Stop a run, if it has not ended, however often Ctrl-C is pressed meanwhile."""
+    coordinator.stop()
+    deadline = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(KeyboardInterrupt):
+            if coordinator.wait(deadline - time.monotonic()):
+                return
+
+
+def run_here(
+    plan: Plan, display: Display, scheduler: Scheduler | None = None, *, ledger: RunLedger | None = None
+) -> Scheduler:
+    """Run a plan to its end in this process.
+
+    Args:
+        plan: What to run.
+        display: Shows how far the run is.
+        scheduler: Made for the plan, and not used before; made here if not given.
+        ledger: Where everything is recorded; closed at the end.
+    """
+    from blockflow.serial import run_serially
+    from blockflow.state.scheduler import Scheduler
+
+    if ledger is not None:
+        scheduler = Scheduler(plan, epoch=ledger.epoch, recording=True)
+        ledger.restore(scheduler, time.monotonic())
+    scheduler = scheduler or Scheduler(plan)
+    next_look = 0.0
+    try:
+        for _ in run_serially(scheduler, ledger):
+            now = time.monotonic()
+            if now >= next_look:
+                display.update(scheduler.task_states, now)
+                next_look = now + _LOOK_SECONDS
+    finally:
+        display.close(scheduler.task_states, time.monotonic())
+    return scheduler
+
+
+def _private_directory() -> Path:
+    """Where the connection file goes: beside the logs, which nodes of a cluster usually see.
+
+    Where that is impossible, a directory below the system's temporary one has to do.
+    """
+    from blockflow.net.connection_file import private_directory
+
+    logs = get_log_basedir()
+    if logs is not None:
+        try:
+            return private_directory(logs / ".runs")
+        except ConnectionFileError:
+            pass  # a file system without modes, as Windows shares are
+    import tempfile
+
+    return private_directory(Path(tempfile.gettempdir()) / f"blockflow-{os.getuid()}")

@@ -1,0 +1,273 @@
+"""What do many records together say about the blocks, workers and drivers of a run?
+
+Replaying is done in bulk. Records about blocks become runs of blocks in arrays, and only when somebody asks about a
+range of blocks (:meth:`TaskChanges.apply`), states, attempts and seconds of that range: memory follows the records and
+the range, not the grid. What is said about blocks that went wrong, and about workers, is rare, and kept as it is.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec import structs
+
+from blockflow.errors import DamagedLedgerError
+from blockflow.ledger import records as rec
+from blockflow.state.events import BlockFailure
+from blockflow.state.task_book import MOST_TRACEBACKS
+from blockflow.state.transitions import BlockState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy.typing as npt
+
+    from blockflow.ledger.records import Record
+    from blockflow.plan.slices import Indices
+    from blockflow.state.transitions import States
+
+MOST_ATTEMPTS = 65535
+"""A block that was attempted more often is shown with this number."""
+
+
+class Troubles:
+    """What went wrong with blocks of one task that are not done."""
+
+    def __init__(self) -> None:
+        self.failures: dict[int, BlockFailure] = {}
+        """By block: its last failure."""
+        self.counts: dict[int, tuple[int, int]] = {}
+        """By block: failures of the user's code, and lost workers. They begin anew when a failed block is retried."""
+        self.attempts: dict[int, int] = {}
+        """By block: the last attempt that failed."""
+        self.final: set[int] = set()
+        """Blocks that failed for good."""
+
+    def failed(self, failure: BlockFailure, attempt: int, *, final: bool) -> None:
+        """An attempt failed in the user's code."""
+        self.attempts[failure.index] = attempt
+        failures, losses = self._budget(failure.index)
+        self.counts[failure.index] = (failures + 1, losses)
+        self._remember(failure)
+        self._end(failure.index, final=final)
+
+    def lost(self, index: int, error: str, *, final: bool) -> None:
+        """A worker was lost with a block."""
+        failures, losses = self._budget(index)
+        self.counts[index] = (failures, losses + 1)
+        if final:
+            self._remember(BlockFailure(index=index, error=error))
+        self._end(index, final=final)
+
+    def forget(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Blocks are done or skipped."""
+        if not self.counts:
+            return
+        for begin, count in runs:
+            known = self.counts.keys() & range(begin, begin + count) if count > 1 else (begin,)
+            for index in known:
+                self.counts.pop(index, None)
+                self.failures.pop(index, None)
+                self.attempts.pop(index, None)
+                self.final.discard(index)
+
+    def _budget(self, index: int) -> tuple[int, int]:
+        return self.counts.get(index, (0, 0)) if index not in self.final else (0, 0)
+
+    def _end(self, index: int, *, final: bool) -> None:
+        (self.final.add if final else self.final.discard)(index)
+
+    def _remember(self, failure: BlockFailure) -> None:
+        if failure.index not in self.failures and len(self.failures) >= MOST_TRACEBACKS:
+            failure = structs.replace(failure, traceback="")
+        self.failures[failure.index] = failure
+
+
+class TaskChanges:
+    """What records say about the blocks of one task, in the order in which they were written.
+
+    Args:
+        size: Number of blocks of the task.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.troubles = Troubles()
+        self._begins = array("q")
+        self._counts = array("q")
+        self._states = array("B")
+        self._seconds = array("f")
+
+    def add(self, begin: int, count: int, state: BlockState, seconds: float = 0.0) -> None:
+        """A run of blocks came into a state."""
+        if begin + count > self.size:
+            raise DamagedLedgerError(
+                f"a record speaks of block {begin + count - 1} of a task of {self.size}: the journal belongs to "
+                "another plan, or the plan in the run directory was changed"
+            )
+        self._begins.append(begin)
+        self._counts.append(count)
+        self._states.append(state)
+        self._seconds.append(seconds)
+
+    def by_range(self, edges: Indices) -> list[tuple[int, Indices]]:
+        """For each range of blocks of which anything is said: its number, and the numbers of the runs that meet it.
+
+        Args:
+            edges: First block of every range, sorted; the first is 0.
+        """
+        begins, counts = self._runs()
+        first = np.searchsorted(edges, begins, side="right") - 1
+        pieces = np.searchsorted(edges, begins + counts - 1, side="right") - first
+        runs = np.repeat(np.arange(len(begins), dtype=np.int64), pieces)
+        ranges = _ranges(first, pieces)
+        order = np.argsort(ranges, kind="stable")
+        ranges, runs = ranges[order], runs[order]
+        bounds = np.flatnonzero(np.diff(ranges)) + 1
+        return [
+            (int(here[0]), chosen)
+            for here, chosen in zip(np.split(ranges, bounds), np.split(runs, bounds), strict=True)
+            if len(here)
+        ]
+
+    def apply(
+        self,
+        chosen: Indices,
+        begin: int,
+        states: States,
+        attempts: npt.NDArray[np.uint16] | None = None,
+        seconds: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write what is said about a range of blocks into arrays over it.
+
+        Args:
+            chosen: Runs that may meet the range, by number, sorted.
+            begin: First block of the range.
+            states: Of the range.
+            attempts: Of the range, counted on; None if nobody wants to know.
+            seconds: Of the range; None if nobody wants to know.
+        """
+        begins, counts = (part[chosen] for part in self._runs())
+        first = np.maximum(begins, begin)
+        length = np.maximum(np.minimum(begins + counts, begin + len(states)) - first, 0)
+        blocks = _ranges(first - begin, length)
+        what = np.repeat(np.frombuffer(self._states, dtype=np.uint8)[chosen], length)
+        states[blocks] = what  # of several values for one block numpy takes the last
+        if attempts is not None:
+            tried = np.bincount(blocks[what != BlockState.SKIPPED], minlength=len(states))
+            np.minimum(attempts + tried, MOST_ATTEMPTS, out=attempts, casting="unsafe")
+        if seconds is not None:
+            done = what == BlockState.DONE
+            seconds[blocks[done]] = np.repeat(np.frombuffer(self._seconds, dtype=np.float32)[chosen], length)[done]
+
+    def _runs(self) -> tuple[Indices, Indices]:
+        """First blocks and numbers of blocks of all runs, in order."""
+        return np.frombuffer(self._begins, dtype=np.int64), np.frombuffer(self._counts, dtype=np.int64)
+
+
+class Changes:
+    """What records say about a run.
+
+    Args:
+        sizes: Number of blocks of each task, in the order of their numbers.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.tasks = [TaskChanges(size) for size in sizes]
+        self.workers: dict[int, rec.WorkerKnown] = {}
+        """By number: workers that were known and of which nobody said that they are gone."""
+        self.last_driver: rec.Began | None = None
+
+    def replay(self, records: Iterable[Record]) -> None:
+        """Take in records, in order.
+
+        Raises:
+            DamagedLedgerError: One speaks of a task or block that is not there.
+        """
+        for record in records:
+            if isinstance(record, rec.BlocksDone):
+                task = self._task(record.task)
+                runs = record.runs
+                if len(runs) == 2 and not task.troubles.counts:  # nearly all are like this
+                    task.add(runs[0], runs[1], BlockState.DONE, record.microseconds / runs[1] / 1e6)
+                else:
+                    self._ended(task, runs, BlockState.DONE, record.microseconds)
+            else:
+                self._take(record)
+
+    def recall(self, notes: Iterable[Record]) -> None:
+        """Take in what :meth:`notes` gave, before anything is replayed."""
+        for note in notes:
+            match note:
+                case rec.BlockFailed():
+                    self._task(note.task).troubles.failed(_failure_of(note), note.attempt, final=note.final)
+                case rec.Mishaps():
+                    troubles = self._task(note.task).troubles
+                    troubles.counts[note.index] = (note.failures, note.losses)
+                    troubles.attempts[note.index] = note.attempt
+                case _:
+                    self._take(note)
+
+    def notes(self) -> list[Record]:
+        """All that is known, apart from states, attempts and seconds of blocks: as records, for a snapshot."""
+        notes: list[Record] = list(self.workers.values())
+        if self.last_driver is not None:
+            notes.append(self.last_driver)
+        for number, task in enumerate(self.tasks):
+            troubles = task.troubles
+            for index, failure in troubles.failures.items():
+                final = index in troubles.final
+                notes.append(rec.BlockFailed(number, index, 0, final, failure.error, failure.traceback, failure.where))
+            notes += [
+                rec.Mishaps(number, index, *counts, troubles.attempts.get(index, 0))
+                for index, counts in troubles.counts.items()
+            ]
+        return notes
+
+    def _take(self, record: Record) -> None:
+        match record:
+            case rec.BlocksSkipped():
+                self._ended(self._task(record.task), record.runs, BlockState.SKIPPED, 0)
+            case rec.BlockFailed():
+                self._failed(record).failed(_failure_of(record), record.attempt, final=record.final)
+            case rec.BlockLost():
+                self._failed(record).lost(record.index, record.error, final=record.final)
+            case rec.WorkerKnown():
+                self.workers[record.worker] = record
+            case rec.WorkerGone():
+                self.workers.pop(record.worker, None)
+            case rec.Began():
+                self.last_driver = record
+
+    def _ended(self, task: TaskChanges, packed: tuple[int, ...], state: BlockState, microseconds: int) -> None:
+        runs = rec.blocks_of(packed)
+        seconds = microseconds / sum(packed[1::2]) / 1e6
+        for begin, count in runs:
+            task.add(begin, count, state, seconds)
+        task.troubles.forget(runs)
+
+    def _failed(self, record: rec.BlockFailed | rec.BlockLost) -> Troubles:
+        task = self._task(record.task)
+        task.add(record.index, 1, BlockState.FAILED if record.final else BlockState.PENDING)
+        return task.troubles
+
+    def _task(self, number: int) -> TaskChanges:
+        if number >= len(self.tasks):
+            raise DamagedLedgerError(
+                f"a record speaks of task number {number}, and there are {len(self.tasks)}: the journal belongs to "
+                "another plan, or the plan in the run directory was changed"
+            )
+        return self.tasks[number]
+
+
+def _failure_of(record: rec.BlockFailed) -> BlockFailure:
+    return BlockFailure(index=record.index, error=record.error, traceback=record.traceback, where=record.where)
+
+
+def _ranges(begins: Indices, counts: Indices) -> Indices:
+    """Consecutive numbers from each begin on, one range behind the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(begins - ends + counts, counts)

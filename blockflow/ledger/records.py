@@ -1,0 +1,220 @@
+"""What can be said in the ledger?
+
+Every record is a tagged msgpack array with typed, bounded fields; anything else is refused, when it is appended and
+when it is read. Blocks are named by the number of their task in the plan and their C-order index in its grid. Times are
+whole microseconds. Text comes from workers, bounded as on the wire. Tags are never used again for something else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from blockflow.errors import LedgerError
+from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
+from blockflow.wire.messages import MOST_BLOCKS, Name, Natural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blockflow.plan.slices import Indices
+
+MOST_RUNS = MOST_BLOCKS
+"""Runs of blocks in one record: as many as a lease may have."""
+
+Runs: TypeAlias = Annotated[tuple[Natural, ...], Meta(min_length=2, max_length=2 * MOST_RUNS)]
+"""Sorted indices as alternating gaps and lengths: ``(5, 3, 2, 1)`` is 5, 6, 7, 10. See :func:`runs_of`."""
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+class _WithRuns(_Record, frozen=True):
+    task: Natural
+    runs: Runs
+
+    def __post_init__(self) -> None:
+        if len(self.runs) % 2 or 0 in self.runs[1::2]:
+            raise ValueError(f"runs are gaps and lengths, alternately, no length is 0: {self.runs[:10]}")
+
+
+class Began(_Record, frozen=True, tag=1):
+    """A driver took over the run; always the first record of its life."""
+
+    epoch: Natural
+    """Greater than that of every driver before."""
+    host: Name
+    pid: Natural
+    boot_id: Name
+    microseconds: Natural
+    """Since 1970, UTC."""
+    version: Name
+    """Of blockflow."""
+
+
+class WorkerKnown(_Record, frozen=True, tag=2):
+    """A worker may be given blocks from now on."""
+
+    worker: Natural
+    """Number that no other worker of the run has, in whatever life of the driver."""
+    task: Natural
+    host: Name
+    pid: Natural
+    process: Natural | None = None
+    """The slot it runs in, if a launcher started it."""
+
+
+class WorkerGone(_Record, frozen=True, tag=3):
+    """A worker will certainly not write any more."""
+
+    worker: Natural
+
+
+class BlocksDone(_WithRuns, frozen=True, tag=4):
+    """Blocks are done for good."""
+
+    attempt: Natural
+    """Of the first block; the others follow one by one. Where attempts leave one out, another record begins."""
+    microseconds: Natural
+    """That they took together."""
+
+
+class BlocksSkipped(_WithRuns, frozen=True, tag=5):
+    """A pre-check or a mask said that there is nothing to do. Not earned: the next driver asks again."""
+
+
+class BlockFailed(_Record, frozen=True, tag=6):
+    """An attempt at a block failed in the user's code."""
+
+    task: Natural
+    index: Natural
+    attempt: Natural
+    """0 if it was not granted: its pre-check failed."""
+    final: bool
+    """It will not be tried again."""
+    error: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+    traceback: Annotated[str, Meta(max_length=LONGEST_TRACEBACK)]
+    where: Name
+
+
+class BlockLost(_Record, frozen=True, tag=7):
+    """A worker ended while it ran this block, and no other."""
+
+    task: Natural
+    index: Natural
+    attempt: Natural
+    final: bool
+    """It ended too many workers, and will not be tried again."""
+    error: Annotated[str, Meta(max_length=LONGEST_ERROR)] = "its workers ended while they ran this block"
+    """What people are told if it is final."""
+
+
+class Stopped(_Record, frozen=True, tag=8):
+    """The driver ended in an orderly way."""
+
+    microseconds: Natural
+    """Since 1970, UTC."""
+    reason: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+
+
+class Mishaps(_Record, frozen=True, tag=9):
+    """What went wrong with a block that has not ended well, in all: only in snapshots, in place of single records."""
+
+    task: Natural
+    index: Natural
+    failures: Natural
+    losses: Natural
+    attempt: Natural = 0
+    """The last that failed."""
+
+
+Record: TypeAlias = (
+    Began | WorkerKnown | WorkerGone | BlocksDone | BlocksSkipped | BlockFailed | BlockLost | Stopped | Mishaps
+)
+
+_ENCODER = msgspec.msgpack.Encoder()
+_RECORD = msgspec.msgpack.Decoder(Record)
+_RECORDS = msgspec.msgpack.Decoder(list[Record])
+
+
+def encode_records(records: Sequence[Record]) -> list[bytes]:
+    """Each record as bytes, which were read again: what cannot be read never gets into the ledger.
+
+    Raises:
+        LedgerError: A value is out of bounds.
+
+    >>> [list(body) for body in encode_records([WorkerGone(7)])]
+    [[146, 3, 7]]
+    """
+    encoded = [_ENCODER.encode(record) for record in records]
+    try:
+        for body in encoded:
+            _RECORD.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LedgerError(f"this cannot be recorded: {error}") from None
+    return encoded
+
+
+def join_records(encoded: Sequence[bytes]) -> bytes:
+    """Encoded records as one body."""
+    return b"\xdd" + len(encoded).to_bytes(4, "big") + b"".join(encoded)  # msgpack's array with a 32-bit length
+
+
+def decode_records(body: bytes | memoryview) -> list[Record]:
+    """The records of a body.
+
+    Raises:
+        LedgerError: It does not hold records.
+
+    >>> decode_records(join_records(encode_records([WorkerGone(7)])))
+    [WorkerGone(worker=7)]
+    """
+    try:
+        records: list[Record] = _RECORDS.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise LedgerError(f"these are not records: {error}") from None
+    return records
+
+
+def runs_of(indices: Indices) -> list[tuple[int, ...]]:
+    """Sorted block indices as gaps and lengths of runs; more than one tuple if they are too many for one record.
+
+    Raises:
+        LedgerError: They are not sorted, or one is there twice.
+
+    >>> import numpy as np
+    >>> runs_of(np.array([5, 6, 7, 10]))
+    [(5, 3, 2, 1)]
+    """
+    if not len(indices):
+        return []
+    steps = np.diff(indices)
+    if indices[0] < 0 or (steps <= 0).any():
+        raise LedgerError("blocks in a record must be sorted, each there once")
+    breaks = np.flatnonzero(steps > 1)
+    begins = indices[np.concatenate(([0], breaks + 1))]
+    ends = indices[np.concatenate((breaks, [len(indices) - 1]))] + 1
+    packed = []
+    for first in range(0, len(begins), MOST_RUNS):
+        begin, end = begins[first : first + MOST_RUNS], ends[first : first + MOST_RUNS]
+        gaps = begin - np.concatenate(([0], end[:-1]))
+        packed.append(tuple(np.stack((gaps, end - begin), axis=1).ravel().tolist()))
+    return packed
+
+
+def blocks_of(runs: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Runs as (first block, number of blocks).
+
+    >>> blocks_of((5, 3, 2, 1))
+    [(5, 3), (10, 1)]
+    """
+    found = []
+    end = 0
+    for gap, length in zip(runs[::2], runs[1::2], strict=True):
+        found.append((end + gap, length))
+        end += gap + length
+    return found

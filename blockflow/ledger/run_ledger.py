@@ -1,0 +1,189 @@
+"""The ledger as a driver uses it: what the scheduler wants recorded is written, and what was written restores it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, assert_never
+
+import numpy as np
+
+from blockflow.errors import LedgerError
+from blockflow.ledger import records as rec
+from blockflow.state import records as said
+from blockflow.state.restoring import TaskHistory
+from blockflow.state.task_book import Mishaps
+from blockflow.state.transitions import BlockState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from blockflow.ledger import history
+    from blockflow.ledger.store import RunStore
+    from blockflow.plan.plan import Plan
+    from blockflow.state.scheduler import Scheduler
+
+_LONGEST_NAME = 255
+
+
+class RunLedger:
+    """Writes what happens, in the words of the ledger.
+
+    Args:
+        store: The run directory.
+        retry_failed: Forget which blocks have failed before.
+    """
+
+    def __init__(self, store: RunStore, *, retry_failed: bool = False) -> None:
+        self._store = store
+        self._retry_failed = retry_failed
+        self._scheduler: Scheduler | None = None
+        """Whose events are recorded."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of this life of the driver."""
+        return self._store.epoch
+
+    @property
+    def connection_directory(self) -> Path:
+        """Where the connection file belongs; only this user can read it."""
+        return self._store.connection_directory
+
+    @property
+    def logs(self) -> Path:
+        """Where workers write what they print."""
+        return self._store.logs
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run, the same in every life of the driver, so that workers find the connection file again."""
+        known = sorted(path.stem for path in self.connection_directory.glob("*.connection"))
+        return known[0] if known else os.urandom(8).hex()
+
+    def restore(self, scheduler: Scheduler, now: float) -> None:
+        """Let a new scheduler go on where the driver before has ended.
+
+        Args:
+            scheduler: Nothing has happened to it.
+            now: The time, for the scheduler.
+        """
+        histories = [_for_scheduler(known, retry_failed=self._retry_failed) for known in self._store.history]
+        absent = [
+            said.RecordWorker(
+                worker=known.worker, task=known.task, process=known.process, host=known.host, pid=known.pid
+            )
+            for known in self._store.absent_workers
+            if known.task < len(histories)
+        ]
+        scheduler.restore(histories, absent, now)
+        self._scheduler = scheduler
+
+    def account(self, plan: Plan) -> list[str]:
+        """What was done before, in words; nothing if nothing was."""
+        lines = []
+        for task, known in zip(plan.tasks, self._store.history, strict=True):
+            failed = int(np.count_nonzero(known.states == BlockState.FAILED))
+            if not (known.done or failed):
+                continue
+            line = (
+                f"{self._store.path}: {known.done} of {task.grid.size} blocks of task {task.task_id!r} are done already"
+            )
+            if failed:
+                again = "are tried again" if self._retry_failed else "have failed; retry_failed=True tries them again"
+                line += f", {failed} {again}"
+            lines.append(line)
+        return lines
+
+    def write(self, records: Sequence[said.Record]) -> None:
+        """Make records durable, with all that were given before; also if there are none, as a sign of life.
+
+        Raises:
+            LedgerFullError: No space is left. The records are kept: write others, or none, when there is.
+            LedgerError: The ledger cannot be written any more, or another driver has taken over.
+        """
+        self._store.append([told for record in records for told in _in_words_of_ledger(record)])
+        self._store.commit()
+
+    def fold_if_due(self) -> None:
+        """Make a snapshot where the journal has become long; may take seconds, beside what is written meanwhile."""
+        if self._store.fold_is_due:
+            self._store.fold()
+
+    def close(self) -> str | None:
+        """Make a snapshot that shows how every block ended, and let go; what kept it from being made, if anything did.
+
+        Without it everything is in the journal all the same.
+        """
+        trouble = None
+        if self._scheduler is not None:
+            books = [self._scheduler.book(task.number) for task in self._scheduler.plan.tasks]
+            try:
+                self._store.fold([book.blocks.states for book in books])
+            except LedgerError as error:
+                trouble = f"no snapshot of the run was made, its journal has everything: {error}"
+        self._store.close()
+        return trouble
+
+
+def _for_scheduler(known: history.TaskHistory, *, retry_failed: bool) -> TaskHistory:
+    states = known.states
+    failed = states == BlockState.FAILED
+    if retry_failed:
+        states[failed] = 0
+        return TaskHistory(states=states)
+    mishaps = {
+        index: Mishaps(
+            failures=known.failure_counts.get(index, 0),
+            losses=known.losses.get(index, 0),
+            attempt=known.last_attempts.get(index, 0),
+        )
+        for index in known.failure_counts.keys() | known.losses.keys()
+        if not states[index]
+    }
+    failures = {index: failure for index, failure in known.failures.items() if failed[index]}
+    return TaskHistory(states=states, failures=failures, mishaps=mishaps)
+
+
+def _in_words_of_ledger(record: said.Record) -> Iterator[rec.Record]:
+    match record:
+        case said.RecordDone():
+            yield from _done(record)
+        case said.RecordSkipped():
+            for runs in rec.runs_of(np.sort(record.indices)):
+                yield rec.BlocksSkipped(record.task, runs)
+        case said.RecordFailure():
+            failure = record.failure
+            yield rec.BlockFailed(
+                record.task,
+                failure.index,
+                record.attempt,
+                record.final,
+                failure.error,
+                failure.traceback,
+                failure.where[-_LONGEST_NAME:],
+            )
+        case said.RecordLoss():
+            yield rec.BlockLost(record.task, record.index, record.attempt, False)
+        case said.RecordWorker():
+            if record.worker >= 0:  # not one that drives the scheduler by hand
+                yield rec.WorkerKnown(record.worker, record.task, record.host, record.pid, record.process)
+        case said.RecordGone():
+            if record.worker >= 0:
+                yield rec.WorkerGone(record.worker)
+        case _:
+            assert_never(record)
+
+
+def _done(record: said.RecordDone) -> Iterator[rec.Record]:
+    """A record for each sequence of consecutive attempts."""
+    order = np.argsort(record.indices, kind="stable")
+    indices, attempts = record.indices[order], record.attempts[order]
+    cuts = np.flatnonzero((np.diff(attempts) != 1) | (np.diff(indices) < 0)) + 1
+    each = max(0.0, record.seconds) / len(indices)
+    for part, tried in zip(np.split(indices, cuts), np.split(attempts, cuts), strict=True):
+        at = int(tried[0])
+        for runs in rec.runs_of(part):
+            blocks = sum(runs[1::2])
+            yield rec.BlocksDone(record.task, runs, at, round(each * blocks * 1e6))
+            at += blocks

@@ -1,0 +1,284 @@
+"""The ledger of one run while its driver lives: what happened before, and how is what happens now recorded?
+
+:func:`open_store` does in order:
+
+1. refuse what is not ours, a foreign version, another plan, and a driver that is alive: nothing is changed until then;
+2. become the owner, with an epoch of its own;
+3. finish what a driver that died has begun;
+4. read what happened;
+5. begin a file of the journal, with the record that this driver began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from blockflow import __version__
+from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError, PlanChangedError, RunDirectoryError
+from blockflow.ledger import layout, snapshot
+from blockflow.ledger.accepting import blocks_for, contents_for
+from blockflow.ledger.disk import DRAFT
+from blockflow.ledger.history import History
+from blockflow.ledger.identity import differences
+from blockflow.ledger.journal import FULL, Journal, journal_files
+from blockflow.ledger.owner import Ownership
+from blockflow.ledger.records import Began
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from blockflow.ledger.disk import Disk
+    from blockflow.ledger.history import TaskHistory
+    from blockflow.ledger.identity import PlanIdentity
+    from blockflow.ledger.owner import Process
+    from blockflow.ledger.records import Record, WorkerKnown
+    from blockflow.state.transitions import States
+
+BEAT_SECONDS = 10.0
+"""How often the owner shows that it is alive."""
+
+FOLD_BYTES = 64 * 1024 * 1024
+"""A journal of that size is read in 2 s and folded in little memory."""
+
+
+class RunStore:
+    """The run directory of a driver that owns it; see :mod:`blockflow.ledger.rundir`.
+
+    Args:
+        disk: The run directory.
+        path: The same, for people.
+        plan: Of this run.
+        ownership: Taken by this driver.
+        epoch: Of this driver.
+        clock: Seconds since 1970, UTC.
+        history: What happened before.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: Path,
+        plan: PlanIdentity,
+        ownership: Ownership,
+        epoch: int,
+        clock: Callable[[], float],
+        history: History,
+    ) -> None:
+        self._disk = disk
+        self._plan = plan
+        self._ownership = ownership
+        self._clock = clock
+        self.path = path
+        self.epoch = epoch
+        """Greater than that of every driver before."""
+        self.history: list[TaskHistory] = [history.task(number) for number in range(len(plan.tasks))]
+        """What happened to the blocks of each task before, in the order of the plan."""
+        self.absent_workers: tuple[WorkerKnown, ...] = tuple(history.changes.workers.values())
+        """Workers of earlier drivers of which nobody said that they are gone: they may still be at work."""
+        self.torn_bytes = history.torn
+        """Bytes at the end of the journal that were cut off, because their commit had never been acknowledged."""
+        self._journal = Journal(disk, epoch, history.next_number)
+        self._folding = threading.Lock()
+        self._beaten = clock()
+        self._unfolded = 0
+
+    @property
+    def connection_directory(self) -> Path:
+        """Where the connection file belongs; only this user can read it."""
+        return self.path / layout.CONNECTION
+
+    @property
+    def logs(self) -> Path:
+        """Where workers write what they print."""
+        return self.path / layout.LOGS
+
+    @property
+    def fold_is_due(self) -> bool:
+        """The journal has grown so long that reading it would take time: call :meth:`fold` when it suits."""
+        return self._journal.bytes_written - self._unfolded > FOLD_BYTES
+
+    def begin(self, me: Process) -> None:
+        """Begin a file of the journal, and record that this driver began."""
+        self._journal.begin()
+        self.append(
+            [
+                Began(
+                    epoch=self.epoch,
+                    host=me.host,
+                    pid=me.pid,
+                    boot_id=me.boot_id,
+                    microseconds=int(self._clock() * 1e6),
+                    version=__version__,
+                )
+            ]
+        )
+        self.commit()
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Take records, to be committed later; returns the number of the last one.
+
+        Raises:
+            LedgerError: A value is out of bounds, or the ledger can no more be written.
+        """
+        return self._journal.append(records)
+
+    def commit(self) -> int:
+        """Make what was appended durable, and show that this driver lives; returns the number of the last record.
+
+        Raises:
+            LedgerFullError: No space is left. Nothing is lost; call it again when there is.
+            OwnershipLostError: Another driver has taken over; nothing may be acknowledged any more.
+            LedgerError: The ledger can no more be written.
+        """
+        number = self._journal.commit()
+        self._ownership.check()
+        if abs(self._clock() - self._beaten) >= BEAT_SECONDS:
+            self._ownership.beat()
+            self._beaten = self._clock()
+        return number
+
+    def fold(self, final_states: Sequence[States] | None = None) -> None:
+        """Make a snapshot of everything recorded so far, and remove the journal in front of it.
+
+        Args:
+            final_states: For each task the state of every block, when the run has ended: what was skipped or orphaned
+                is shown in the snapshot, for people; the next driver finds it out again.
+
+        Raises:
+            LedgerFullError: No space is left; nothing has changed.
+            OwnershipLostError: Another driver has taken over; nothing has changed.
+            LedgerError: The snapshot cannot be written, or what is there cannot be read.
+        """
+        with self._folding:
+            sequence = self._journal.rotate()
+            self._unfolded = self._journal.bytes_written
+            self._ownership.check()
+            history = History(self._disk, self._plan, until=sequence)
+            contents = snapshot.SnapshotContents(sequence=sequence, plan=self._plan, notes=history.changes.notes())
+            finals: Sequence[States | None] = final_states or [None] * len(self._plan.tasks)
+            try:
+                snapshot.draft_snapshot(
+                    self._disk, self.epoch, contents, [history.encoded(n, final) for n, final in enumerate(finals)]
+                )
+                self._ownership.check()
+                snapshot.place_snapshot(self._disk, self.epoch)
+            except LedgerError:
+                raise
+            except OSError as error:
+                if error.errno in FULL:
+                    raise LedgerFullError(error.errno, "no space is left for a snapshot; nothing was lost") from error
+                raise LedgerError(f"no snapshot can be made: {error}") from error
+            self.remove_folded(sequence)
+
+    def remove_folded(self, sequence: int) -> None:
+        """Remove the files of the journal that hold nothing but records up to a number."""
+        files = journal_files(self._disk)
+        for file, following in pairwise(files):
+            if following.first <= sequence + 1:
+                self._disk.remove(file.path)
+
+    def close(self) -> None:
+        """Let go of the run directory. What was not committed is lost."""
+        self._journal.close()
+        with contextlib.suppress(LedgerError, OSError):
+            self._ownership.release()
+
+
+def open_store(
+    disk: Disk,
+    path: Path,
+    plan: PlanIdentity,
+    *,
+    me: Process,
+    alive: Callable[[Process, Process], bool | None],
+    clock: Callable[[], float],
+    reset: bool = False,
+    accept_change: bool = False,
+    take_over: bool = False,
+) -> RunStore:
+    """Open the ledger of a run to go on with it; :func:`blockflow.ledger.rundir.open_run` says the rest.
+
+    Args:
+        disk: The run directory, or what a simulator takes for it.
+        path: The same, for people.
+        plan: Of this run.
+        me: This process.
+        alive: Whether another process is alive, seen from this one; None if that cannot be known.
+        clock: Seconds since 1970, UTC.
+        reset: Forget what happened.
+        accept_change: Carry over what can be if the plan is another.
+        take_over: The driver that is at work here is certainly dead.
+    """
+    try:
+        if not layout.check_format(disk, str(path)):
+            layout.write_format(disk)
+        if not (reset or accept_change):
+            _refuse_changes(layout.read_plan(disk), plan, path)
+        ownership = Ownership(disk, me, alive)
+        files = journal_files(disk)
+        epoch = ownership.take(clock(), above=files[-1].epoch if files else 0, take_over=take_over)
+        try:
+            history = _settled(disk, epoch, plan, ownership, path, reset=reset, accept_change=accept_change)
+            store = RunStore(disk, path, plan, ownership, epoch, clock, history)
+            store.begin(me)
+            store.remove_folded(0 if history.snapshot is None else history.snapshot.sequence)
+        except BaseException:
+            with contextlib.suppress(LedgerError, OSError):
+                ownership.release()
+            raise
+    except LedgerError:
+        raise
+    except FileNotFoundError as error:
+        raise DamagedLedgerError(f"{path} is damaged: {error.filename or error} is missing") from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise LedgerFullError(error.errno, f"{path} cannot be used: no space is left; nothing was lost") from error
+        raise RunDirectoryError(f"run directory {path} cannot be used: {error}") from error
+    return store
+
+
+def _settled(
+    disk: Disk,
+    epoch: int,
+    plan: PlanIdentity,
+    ownership: Ownership,
+    path: Path,
+    *,
+    reset: bool,
+    accept_change: bool,
+) -> History:
+    """Everything that happened before, as far as it concerns this plan."""
+    if reset or layout.being_reset(disk):
+        layout.remove_history(disk)
+    snapshot.settle_snapshot(disk)
+    for name in disk.names(""):
+        if name.endswith(DRAFT):
+            disk.remove(name)
+    before = layout.read_plan(disk)
+    if before is None:
+        layout.write_plan(disk, plan)
+        return History(disk, plan)
+    if not accept_change:
+        _refuse_changes(before, plan, path)
+    history = History(disk, before)
+    if before != plan:  # other blocks, or the same under other numbers
+        blocks = [blocks_for(history, task) for task in plan.tasks]
+        snapshot.draft_snapshot(disk, epoch, contents_for(history, plan), blocks)
+        ownership.check()
+        snapshot.place_snapshot(disk, epoch)
+        history = History(disk, plan)
+    layout.write_plan(disk, plan)
+    return history
+
+
+def _refuse_changes(before: PlanIdentity | None, plan: PlanIdentity, path: Path) -> None:
+    changes = differences(before, plan) if before is not None else []
+    if changes:
+        raise PlanChangedError(
+            f"{path} belongs to a run with another plan: {'; '.join(changes)}. Use another directory, or "
+            "accept_change=True to keep what is done where the blocks cover it, or reset=True to start over"
+        )

@@ -1,0 +1,54 @@
+"""Where does a process run, and what can others there see of it?
+
+A process id means something only on one machine, and there only in one numbering.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+
+
+def this_place() -> str:
+    """The machine by name, and in which of its process numberings: two containers may have the same of the first.
+
+    >>> this_place().partition("/")[0] == socket.gethostname()
+    True
+    """
+    try:
+        numbering = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # a system without such files has only one numbering
+        return socket.gethostname()
+    return f"{socket.gethostname()}/{numbering}"
+
+
+def is_dead(pid: int) -> bool:
+    """Whether a process of this place does not run any more."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return _state(pid) in ("Z", "X")
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal, or a debugger, and stays so until somebody lets it go on."""
+    return _state(pid) in ("T", "t")
+
+
+def kill(pid: int) -> None:
+    """End a process of this place at once."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _state(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:  # it is gone, or this system has no such files
+        return ""
