@@ -101,6 +101,16 @@ class Arrivals:
             self.absence.over(number)
             self._touched.update(range(len(self._books)))
 
+    def lost(self, number: int) -> None:
+        """A worker that holds nothing here is not connected any more.
+
+        One of an earlier life that was about to claim what it holds is absent again, and waited for.
+        """
+        if number in self.absence:
+            del self._workers[number]
+        else:
+            self.gone(number)
+
     def gone(self, number: int) -> None:
         """A worker cannot be at work any more, whether it was ever back or not."""
         known = self.absence.over(number)
