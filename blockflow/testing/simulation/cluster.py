@@ -72,6 +72,8 @@ class Cluster:
         self._restart_seconds = profile.restart_seconds
         self.writes_back = True
         """What a killed driver wrote and did not sync is on the disk before the power goes."""
+        self.ends_locals = True
+        """Where a driver stands still and another one takes over, the workers on its machine end: they trust it."""
         self.death_odds = 0.0
         """Probability that the driver dies at the next step at which it can."""
         self.listening: Driver | None = None
@@ -188,6 +190,8 @@ class Cluster:
         """The driver stands still; somebody takes it for dead, and starts another one on another machine."""
         old = self.driver
         old.stall()
+        for worker in [worker for worker in self.workers.values() if worker.host == old.place and self.ends_locals]:
+            worker.crash()
         self.agenda.after(self.spread(4.0 * max(self.lease, STALE_SECONDS)), old.resume)
         self.agenda.after(STALE_SECONDS + self.spread(30.0), lambda: self._restart(f"node{9 + len(self._drivers)}"))
 
