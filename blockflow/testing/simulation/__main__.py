@@ -31,9 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
                 sys.stdout.write(f"{report}\n")
         if chosen.twice:
             again = [report.event_hash for report in schedules(chosen.schedules, profile, seed=chosen.seed)]
-            differ = [
-                report.seed for report, second in zip(reports, again, strict=True) if report.event_hash != second
-            ]
+            differ = [report.seed for report, second in zip(reports, again, strict=True) if report.event_hash != second]
             sys.stdout.write(f"  the same when run again: {f'all but seeds {differ}' if differ else 'all'}\n")
             broken = broken or bool(differ)
         sys.stdout.flush()

@@ -39,7 +39,7 @@ _ENDED = (BlockState.DONE, BlockState.SKIPPED, BlockState.FAILED, BlockState.ORP
 _RUNNING = int(BlockState.RUNNING)
 
 
-class BrokenPromise(Exception):  # noqa: N818 - it is what it says
+class BrokenPromise(Exception):
     """Something happened that must never happen.
 
     Args:
@@ -139,7 +139,9 @@ class Judge:
         self.note("process", execution.process, "begins under", execution.grant.number, keys=(key,))
         for above in self._relations.upstream[key]:
             if self.ended.get(above) not in _SATISFIED:
-                raise BrokenPromise("order", f"block {key} is run before {above}, which it reads, is done", (key, above))
+                raise BrokenPromise(
+                    "order", f"block {key} is run before {above}, which it reads, is done", (key, above)
+                )
             if self.ended[above] == BlockState.DONE:
                 self._relied_on.add(above)
         self.goes_on(execution)

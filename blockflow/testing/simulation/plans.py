@@ -127,9 +127,7 @@ def _trouble(random: Random, nature: Nature, lease: float, *, hangs: bool) -> No
             nature.seconds = min(6.0 * lease, 20.0 * nature.seconds)
 
 
-def _make_plan(
-    random: Random, profile: Profile, lease: float, *, troubled: bool
-) -> tuple[Plan, list[Checks | None]]:
+def _make_plan(random: Random, profile: Profile, lease: float, *, troubled: bool) -> tuple[Plan, list[Checks | None]]:
     """Chains, forks and tasks on their own; the checks of each task, in the order of the plan."""
     amount = random.randint(*profile.tasks)
     dims = random.choice((1, 2, 2, 3))
@@ -147,7 +145,13 @@ def _make_plan(
 
 
 def _make_task(
-    random: Random, task_id: str, dims: int, blocks: float, above: list[Task], check: Checks | None, timeout: float | None
+    random: Random,
+    task_id: str,
+    dims: int,
+    blocks: float,
+    above: list[Task],
+    check: Checks | None,
+    timeout: float | None,
 ) -> Task:
     total, read, write = [], [], []
     for _ in range(dims):
