@@ -158,13 +158,13 @@ def regular_axis(
     (8, 12)
     """
     size, multiple_of, voxel_size = whole_numbers(1, size=size, multiple_of=multiple_of, voxel_size=voxel_size)
-    (block,) = whole_numbers(1, block=-(-size // multiple_of) * multiple_of if block is None else block)
+    (block,) = whole_numbers(1, block=size if block is None else block)
     before, after = whole_numbers(0, before=before, after=after)
     if fit not in FITS:
         raise GeometryError(f"fit must be one of {', '.join(map(repr, FITS))}, got {fit!r}")
-    if block < multiple_of:
+    step = block if block >= size else block - block % multiple_of  # a single block is not cut anywhere
+    if step == 0:
         raise GeometryError(f"cuts at multiples of {multiple_of} need a block of at least that, got {block}")
-    step = block - block % multiple_of
     count = size // step if fit == "valid" else -(-size // step)
     if count == 0:
         raise GeometryError(f"no whole block fits: fit is 'valid', size is {size}, block is {step}")

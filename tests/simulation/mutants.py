@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 def forgets_conflicts(patch: pytest.MonkeyPatch) -> None:
-    def levels(grid: Grid, *, read_write_conflict: bool) -> Levels:
-        return levels_of(grid, read_write_conflict=read_write_conflict and grid.size == 0)
+    def levels(grid: Grid, *, read_write_conflict: bool, apart: tuple[int, ...]) -> Levels:
+        return levels_of(grid, read_write_conflict=read_write_conflict and grid.size == 0, apart=apart)
 
-    patch.setattr("blockflow.plan.plan.levels_of", levels)
+    patch.setattr("blockflow.plan.task.levels_of", levels)
 
 
 def grants_before_all_inputs_are_done(patch: pytest.MonkeyPatch) -> None:
