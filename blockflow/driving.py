@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from blockflow.errors import ConnectionFileError, RunError
 from blockflow.logging import get_log_basedir
+from blockflow.plan.launcher import has_local
 
 if TYPE_CHECKING:
     import socket
@@ -73,7 +74,8 @@ def run_in_processes(
 
     listening = None if host is None else _listen(host, port)
     launcher = LocalLauncher()
-    launcher.prepare()  # it loads what workers need while this process imports all that follows
+    if any(has_local(task.launchers) for task in plan.tasks):
+        launcher.prepare()  # it loads what workers need while this process imports all that follows
     try:
         from blockflow.state.leases import LARGEST_LEASE
         from blockflow.state.scheduler import Scheduler

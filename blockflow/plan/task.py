@@ -24,6 +24,7 @@ from blockflow.plan.arguments import (
     takes_block,
 )
 from blockflow.plan.conflicts import levels_of
+from blockflow.plan.launcher import Launcher, launchers_of
 from blockflow.plan.mask import Mask, mask_for
 from blockflow.plan.order import check_order
 from blockflow.plan.requirements import Requirements
@@ -135,6 +136,9 @@ class Task:
     passed on: the process function is then called as ``process_function(block, state)``."""
     teardown: Callable[[Any], Any] | None = None
     """Called with what `setup` returned when a worker process has no more blocks; not if it is killed."""
+    launcher: Any = None
+    """How its workers come to life: ``Local(8)``, ``Slurm(...)``, ``LSF(...)``, ``Command(...)``, ``Dask(...)``, or a
+    list of these, each of which says how many it may start. None for what :func:`blockflow.run_blockwise` is told."""
     mask: Any = None
     """Which blocks have anything to do; the others are skipped. Either a boolean array with one flag per block, or a
     :class:`blockflow.arrays.Array` over the volume, of any voxel size: a block has something to do if any voxel that
@@ -158,6 +162,8 @@ class Task:
     shared_chunks: SharedChunks = "refuse"
     """``"serialize"`` runs blocks that share a chunk or shard of an output one after the other instead."""
 
+    launchers: tuple[Launcher, ...] = field(init=False, repr=False)
+    """`launcher` as a tuple; empty if it says nothing."""
     stored_inputs: tuple[Stored, ...] = field(init=False, repr=False)
     """Where `inputs` lie, and how they are cut into chunks."""
     stored_outputs: tuple[Stored, ...] = field(init=False, repr=False)
@@ -179,6 +185,7 @@ class Task:
         else:
             self._take_rois()
         self._check_numbers()
+        self.launchers = launchers_of(self.launcher, f"task {self.task_id!r}")
         self._check_arrays()
         self.requires = Requirements(self.task_id, self.requires, self.upstream_tasks)
         try:

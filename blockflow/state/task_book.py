@@ -59,9 +59,14 @@ class TaskState:
             self.ready_count + self.processing_count + self.completed_count + self.failed_count + self.orphaned_count
         )
 
+    @property
+    def unended_count(self) -> int:
+        """Blocks that something is left to do for; failed and orphaned ones have ended."""
+        return self.total_block_count - (self.completed_count + self.failed_count + self.orphaned_count)
+
     def is_done(self) -> bool:
         """Whether nothing is left to do; failed and orphaned blocks count as ended."""
-        return self.completed_count + self.failed_count + self.orphaned_count == self.total_block_count
+        return self.unended_count == 0
 
 
 @dataclass(slots=True)
@@ -86,7 +91,7 @@ class TaskBook:
         self.blocks = BlockStates(plan)
         ranks = ranks_for(plan.task.order, plan.grid.shape)
         self.frontier = Frontier(plan.roots(), plan.grid.size, ranks)
-        self.pool = Pool(plan.task.num_workers)
+        self.pool = Pool(plan.workers)
         self.pace = Pace()
         """Of the blocks."""
         self.check_pace = Pace()

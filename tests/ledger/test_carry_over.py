@@ -17,10 +17,9 @@ from blockflow.testing.strategies import tasks
 if TYPE_CHECKING:
     from random import Random
 
-    from blockflow.plan.grid import Grid
-
     import numpy.typing as npt
 
+    from blockflow.plan.grid import Grid
     from blockflow.plan.task import Task
 
 
