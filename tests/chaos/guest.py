@@ -1,7 +1,8 @@
 """A worker script on another machine: its driver does not see whether it lives.
 
-It works on blocks one by one. The first worker that begins block 0 stays at it until a file called ``go`` is there, and
-then writes, as all others do at once: into a file named after the attempt, so that a write too many is seen.
+It works on blocks one by one. The one that stays is told so: it stays at its first block until a file called ``go`` is
+there, and then writes. All others wait until it has begun, and write at once: into files named after the attempt, so
+that a write too many is seen.
 """
 
 from __future__ import annotations
@@ -15,18 +16,27 @@ import blockflow.net.link
 from blockflow import Block, Client
 
 
+STAYS = "GUEST_STAYS"
+"""The environment variable that tells it."""
+
+
+def wait_for(file: Path) -> None:
+    """Wait for what others do."""
+    while not file.exists():
+        time.sleep(0.01)
+
+
 def work(folder: Path, block: Block) -> None:
     """Write a file for a block."""
-    (folder / f"began-{block.index}-{block.attempt}").write_text(str(os.getpid()))
-    if block.index == 0:
-        try:
-            os.close(os.open(folder / "first-began", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            pass
-        else:
-            while not (folder / "go").exists():
-                time.sleep(0.01)
-    (folder / f"wrote-{block.index}-{block.attempt}").touch()
+    name = f"{block.index}-{block.attempt}"
+    (folder / f"began-{name}").touch()
+    if STAYS in os.environ:
+        (folder / "staying.draft").write_text(f"{os.getpid()} {block.index} {block.attempt}")
+        (folder / "staying.draft").rename(folder / "staying")
+        wait_for(folder / "go")
+    else:
+        wait_for(folder / "staying")
+    (folder / f"wrote-{name}").touch()
 
 
 def main(folder: Path) -> None:

@@ -24,6 +24,9 @@ class Proxy:
         self._open = threading.Event()
         self._open.set()
         self._over = threading.Event()
+        self._dropped = threading.Event()
+        self.joined = 0
+        """Connections that were made."""
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._thread.start()
 
@@ -31,9 +34,9 @@ class Proxy:
         """Swallow everything from now on."""
         self._open.clear()
 
-    def mend(self) -> None:
-        """Pass on what comes from now on; what was swallowed is lost, so old connections are of no use any more."""
-        self._open.set()
+    def drop(self) -> None:
+        """Forget every connection: its end near the worker is closed, the other one stays open for ever."""
+        self._dropped.set()
 
     def close(self) -> None:
         """End everything."""
@@ -54,10 +57,19 @@ class Proxy:
 
     async def _join(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         far_in, far_out = await asyncio.open_connection("127.0.0.1", self.target)
+        self.joined += 1
         with contextlib.suppress(asyncio.CancelledError):
+            if self.joined == 1:
+                asyncio.ensure_future(self._drop(near_out))
             await asyncio.gather(self._pass_on(near_in, far_out), self._pass_on(far_in, near_out))
         for stream in (near_out, far_out):
             stream.close()
+
+    async def _drop(self, near_out: asyncio.StreamWriter) -> None:
+        """Close the worker's end of the first connection when it is to be dropped; the other end hears nothing."""
+        while not self._dropped.is_set():
+            await asyncio.sleep(0.01)
+        near_out.transport.abort()
 
     async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         swallowed = False
@@ -66,6 +78,6 @@ class Proxy:
                 swallowed = swallowed or not self._open.is_set()
                 if not swallowed:
                     target.write(data)
-        while swallowed or not self._open.is_set():  # nobody hears of the end either
+        while swallowed or self._dropped.is_set() or not self._open.is_set():  # nobody hears of the end either
             await asyncio.sleep(0.05)
         target.close()

@@ -15,12 +15,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from blockflow import Client, Context, Roi, RunResult, Task, run_blockwise
 from blockflow.place import is_dead
+from tests.chaos.guest import STAYS
 from tests.chaos.proxy import Proxy
 from tests.chaos.scene import ROOT, ROUNDS, until
 
@@ -31,6 +32,14 @@ LEASE = 1.5
 """Seconds; a worker that is silent for longer may be dead."""
 BLOCKS = 6
 EXIT_FENCED = 75
+
+
+class Staying(NamedTuple):
+    """The worker that stays at its block."""
+
+    pid: int
+    block: int
+    attempt: int
 
 
 @dataclass
@@ -52,12 +61,13 @@ class Guests:
             import sys
 
             environment = os.environ | {"PYTHONPATH": root}
-            if os.path.exists(f"{folder}/context"):
-                try:
-                    os.close(os.open(f"{folder}/behind the proxy", os.O_CREAT | os.O_EXCL))
-                except FileExistsError:
-                    pass
-                else:
+            try:
+                os.close(os.open(f"{folder}/one stays", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                environment[STAYS] = "yes"
+                if os.path.exists(f"{folder}/context"):
                     with open(f"{folder}/context") as file:
                         environment["DAISY_CONTEXT"] = file.read()
             command = [sys.executable, "-m", "tests.chaos.guest", folder]
@@ -99,13 +109,15 @@ class Guests:
         diverted["connection"] = copied
         (self.folder / "context").write_text(diverted.to_env())
 
-    def attempts(self, what: str, block: int = 0) -> list[int]:
-        """The attempts at a block of which something is told; the oldest first."""
-        return sorted(int(file.name.rpartition("-")[2]) for file in self.folder.glob(f"{what}-{block}-*"))
+    @property
+    def staying(self) -> Staying:
+        """The worker that stays at its block, or stayed."""
+        return Staying(*map(int, (self.folder / "staying").read_text().split()))
 
-    def worker(self, attempt: int) -> int:
-        """The process of an attempt at block 0."""
-        return int((self.folder / f"began-0-{attempt}").read_text())
+    def attempts(self, what: str) -> list[int]:
+        """The attempts at its block of which something is told; the oldest first."""
+        block = self.staying.block
+        return sorted(int(file.name.rpartition("-")[2]) for file in self.folder.glob(f"{what}-{block}-*"))
 
     def codes(self) -> list[int]:
         """Exit codes of the scripts that have ended."""
@@ -130,8 +142,7 @@ def _running(guests: Guests) -> Iterator[Guests]:
     thread = threading.Thread(target=guests.run)
     thread.start()
     try:
-        until((guests.folder / "first-began").exists, "block 0 is begun")
-        until(lambda: guests.attempts("began"), "block 0 is begun")
+        until((guests.folder / "staying").exists, "a worker is at its block")
         yield guests
     finally:
         (guests.folder / "go").touch()
@@ -143,23 +154,53 @@ def _running(guests: Guests) -> Iterator[Guests]:
 
 
 def lost_after(guests: Guests, began: float) -> float:
-    """Wait until another worker has begun block 0; seconds since."""
+    """Wait until another worker has begun the block; seconds since."""
     until(lambda: len(guests.attempts("began")) > 1, "another worker gets the block")
-    return time.monotonic() - began
+    seconds = time.monotonic() - began
+    print(f"lease of {LEASE:g} s: elsewhere after {seconds:.2f} s")
+    return seconds
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5 * ROUNDS))
 def test_a_worker_that_slept_for_too_long_writes_nothing(guests: Guests, seed: int) -> None:
-    (zombie,) = guests.attempts("began")
-    pid = guests.worker(zombie)
-    os.kill(pid, signal.SIGSTOP)
+    zombie = guests.staying
+    os.kill(zombie.pid, signal.SIGSTOP)
     seconds = lost_after(guests, time.monotonic())
-    print(f"lease of {LEASE:g} s: elsewhere after {seconds:.2f} s")
     (guests.folder / "go").touch()
     until(lambda: guests.attempts("wrote"), "the other worker is done with the block")
-    os.kill(pid, signal.SIGCONT)
-    until(lambda: is_dead(pid), "the zombie ends")
-    assert zombie not in guests.attempts("wrote")
+    os.kill(zombie.pid, signal.SIGCONT)
+    until(lambda: is_dead(zombie.pid), "the zombie ends")
+    assert zombie.attempt not in guests.attempts("wrote")
     assert seconds < LEASE + 5
     until(lambda: EXIT_FENCED in guests.codes(), "it says why")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2 * ROUNDS))
+def test_a_worker_that_is_cut_off_without_being_told_ends_in_time(guests_behind_proxy: Guests, seed: int) -> None:
+    """Nothing arrives any more, and no connection ends: only the clock tells either side."""
+    guests = guests_behind_proxy
+    assert guests.proxy is not None
+    lost = guests.staying
+    guests.proxy.cut()
+    seconds = lost_after(guests, time.monotonic())
+    assert is_dead(lost.pid), "another worker has its block, so it must not be at work any more"
+    (guests.folder / "go").touch()
+    until(lambda: guests.attempts("wrote"), "the other worker is done with the block")
+    assert lost.attempt not in guests.attempts("wrote")
+    assert seconds < LEASE + 5
+    until(lambda: EXIT_FENCED in guests.codes(), "it says why")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_back_before_its_old_connection_ends_keeps_its_block(guests_behind_proxy: Guests) -> None:
+    """The driver does not hear that the old connection is of no use: it learns it from a second Hello."""
+    guests = guests_behind_proxy
+    assert guests.proxy is not None
+    before = guests.proxy.joined
+    guests.proxy.drop()
+    until(lambda: guests.proxy is not None and guests.proxy.joined > before, "the worker is back")
+    (guests.folder / "go").touch()
+    until(lambda: guests.attempts("wrote"), "the block is done")
+    assert guests.attempts("began") == guests.attempts("wrote") == [guests.staying.attempt]
