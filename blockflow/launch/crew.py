@@ -113,7 +113,7 @@ class Crew:
                 ended.append(self._note_end(end))
         return ended
 
-    def is_gone(self, process: int) -> bool:
+    def is_gone(self, process: int | None) -> bool:
         """Whether a job of a cluster has certainly ended, and all that it started."""
         return process in self._gone
 
