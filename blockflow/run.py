@@ -17,9 +17,10 @@ from blockflow.logging import get_log_basedir
 from blockflow.monitor.progress import make_display
 from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan, dropped_voxels_warning
+from blockflow.plan.requirements import check_resources, checked_amounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from blockflow.ledger.run_ledger import RunLedger
@@ -47,6 +48,7 @@ def run_blockwise(
     port: int = 0,
     launcher: Any = None,
     lease_seconds: float = 60.0,
+    resources: Mapping[str, int] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     reset: bool = False,
     retry_failed: bool = False,
@@ -79,6 +81,8 @@ def run_blockwise(
             ``Command(...)``, ``Dask(...)``, ``Local(n)``, or a list of these; by default processes of this machine.
         lease_seconds: How long a worker on another machine keeps its blocks without a sign of life. Give more if your
             blocks run C code that holds Python's lock for longer. Workers on this machine keep them while they live.
+        resources: How much there is of what tasks require, as ``{"gpu": 4}``: no more workers have blocks at once than
+            that is enough for.
         run_dir: Directory of the run: its ledger, logs and connection file. What is done is recorded there before
             anybody hears of it, and a second call with the same directory goes on where the first has ended, however
             it has ended. :class:`blockflow.Ledger` reads it.
@@ -107,6 +111,8 @@ def run_blockwise(
     _check_port(port)
     if isinstance(lease_seconds, bool) or not 1 <= lease_seconds <= 86400:
         raise PlanError(f"lease_seconds must be a number from 1 to 86400 (one day), got {lease_seconds!r}")
+    amounts = checked_amounts("resources", resources, least=0)
+    check_resources([task.task for task in plan.tasks], amounts)
     for task in plan.tasks:
         warning = dropped_voxels_warning(task.task)
         if warning is not None:
@@ -127,10 +133,16 @@ def run_blockwise(
         if multiprocessing:
             address = host or os.environ.get(HOST_VARIABLE) or _own_address(plan) or ("127.0.0.1" if port else None)
             scheduler, _ = run_in_processes(
-                plan, display, host=address, port=port, lease_seconds=lease_seconds, ledger=ledger
+                plan,
+                display,
+                host=address,
+                port=port,
+                lease_seconds=lease_seconds,
+                ledger=ledger,
+                resources=amounts,
             )
         else:
-            scheduler = run_here(plan, display, ledger=ledger)
+            scheduler = run_here(plan, display, ledger=ledger, resources=amounts)
     finally:
         trouble = None if ledger is None else ledger.close()
         if trouble is not None:

@@ -26,6 +26,8 @@ from blockflow.plan.arguments import (
 from blockflow.plan.conflicts import levels_of
 from blockflow.plan.launcher import Launcher, launchers_of
 from blockflow.plan.mask import Mask, mask_for
+from blockflow.plan.order import check_order
+from blockflow.plan.requirements import Requirements
 from blockflow.plan.storage import stored
 from blockflow.plan.tiling import tile
 
@@ -49,9 +51,11 @@ _COMPILED = frozenset(
         "grid",
         "inputs",
         "mask",
+        "order",
         "outputs",
         "process_function",
         "read_roi",
+        "requires",
         "setup",
         "shared_chunks",
         "task_id",
@@ -142,6 +146,14 @@ class Task:
     check_blocks: Callable[[Any], Any] | None = None
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""
+    order: Any = "index"
+    """Which of several ready blocks comes first: ``"index"`` (C order), ``"morton"`` (near ones together), or a
+    function that is given block indices as int64 and returns as many keys; the smallest comes first. Any order but the
+    first needs 16 bytes for each block of the grid."""
+    requires: Any = None
+    """Resources that a worker of this task holds while it has blocks, as ``{"gpu": 1}``;
+    ``run_blockwise(resources=...)`` says how much there is. Called, ``task.requires()`` gives the tasks whose results
+    this one reads."""
     inputs: Sequence[Any] = field(default=(), repr=False)
     """What blocks read: arrays (:class:`blockflow.arrays.Array`, zarr) or paths. :meth:`plan` says how much of them."""
     outputs: Sequence[Any] = field(default=(), repr=False)
@@ -175,6 +187,11 @@ class Task:
         self._check_numbers()
         self.launchers = launchers_of(self.launcher, f"task {self.task_id!r}")
         self._check_arrays()
+        self.requires = Requirements(self.task_id, self.requires, self.upstream_tasks)
+        try:
+            check_order(self.order)
+        except PlanError as error:
+            raise PlanError(f"task {self.task_id!r}: {error}") from None
         self._check_functions()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -193,10 +210,6 @@ class Task:
     def total_box(self) -> Box:
         """`total_roi` as integers."""
         return self._boxes["total_roi"]
-
-    def requires(self) -> list[Task]:
-        """The tasks whose results this one reads."""
-        return list(self.upstream_tasks)
 
     def levels(self) -> Levels:
         """The levels of the blocks: those of one level may run at once."""
