@@ -257,10 +257,11 @@ def _describe(group: Any, arrays: Sequence[Array], paths: Sequence[str], name: s
         for array, path in zip(arrays, paths, strict=True)
     ]
     image: dict[str, Any] = {"name": name, "axes": axes, "datasets": datasets, "type": method}
-    said = node.attrs.asdict()
-    ome: Any = said if node.metadata.zarr_format == 2 else dict(said.get("ome", {}))  # type: ignore[call-overload]
+    said: Any = node.attrs.asdict()
+    older = node.metadata.zarr_format == 2
+    ome = said if older else said.get("ome", {})
     others = [other for other in ome.get("multiscales", ()) if other.get("name") != name]
-    if node.metadata.zarr_format == 2:
+    if older:
         node.attrs["multiscales"] = [*others, image | {"version": "0.4"}]
     else:
         node.attrs["ome"] = ome | {"version": "0.5", "multiscales": [*others, image]}
