@@ -2,8 +2,8 @@
 
 An argument may be a path, an :class:`~blockflow.arrays.Array`, or anything with ``shape``, ``dtype`` and ``[]``. An
 ``Array`` says where its voxels are in the world, and so does a zarr array that is opened by its path. What says
-nothing of the kind (ndarray, memmap, HDF5, TIFF) lies where the first source or output that does lies, with voxels of
-the same size; if none does, a voxel is one world unit and the first one begins at 0. The spatial axes are the last ones.
+nothing of the kind (ndarray, memmap, HDF5, TIFF) lies where the first source or output that does lies, with voxels
+of the same size; if none does, a voxel is one world unit and the first one begins at 0. The spatial axes are the last.
 """
 
 from __future__ import annotations

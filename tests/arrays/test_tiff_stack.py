@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 tifffile = pytest.importorskip("tifffile", reason="needs the extra 'tiff'")
 
-PLANES = np.random.default_rng(0).integers(0, 60000, (12, 7, 9)).astype(np.uint16)
+PLANES: Any = np.random.default_rng(0).integers(0, 60000, (12, 7, 9)).astype(np.uint16)
 
 
 def write(folder: Path, planes: Any = PLANES, **options: Any) -> Path:
@@ -86,7 +86,7 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MetadataError, match=r"text.tif is no TIFF file: "):
         TiffStack(tmp_path / "text.tif")
     stack = TiffStack(write(tmp_path / "planes"))
-    with pytest.raises(ArrayError, match="a TIFF stack takes integers, slices and '...' as an index, got list"):
+    with pytest.raises(ArrayError, match=r"a TIFF stack takes integers, slices and .* as an index, got list"):
         stack[[1, 2]]
     with pytest.raises(IndexError, match="too many indices"):
         stack[0, 0, 0, 0]

@@ -94,8 +94,8 @@ class TestDownsample:
         group = zarr.open_group(tmp_path / "a.zarr")
         group.attrs["ome"] = {"omero": {"id": 1}, "multiscales": [{"name": "other"}, {"name": "image"}]}
         options: dict[str, Any] = {"factor": (2, 1), "method": "max", "run_dir": tmp_path / "run", **THERE}
-        for _ in range(2):
-            levels = downsample(first, tmp_path / "a.zarr", **options)
+        downsample(first, tmp_path / "a.zarr", **options)
+        levels = downsample(first, tmp_path / "a.zarr", **options)
         assert [level.shape for level in levels] == [(300, 40), (150, 40), (75, 40), (38, 40)]
         assert levels[1].data.shards == (32, 32)
         assert_array_equal(levels[1].to_ndarray(), first.to_ndarray()[1::2])
