@@ -331,3 +331,29 @@ def test_the_corners_of_a_grid_have_fewer_neighbours() -> None:
         17,
         26,
     ]
+
+
+@needs_oracles
+def test_scouts_ghosted_chunks_are_what_blocks_read() -> None:
+    compared = 0
+    for case in json.loads((ORACLES / "scout" / "boxes.json").read_text())["ghosted"]:
+        grid = Grid.regular((6, 7, 8), case["chunks"], context=case["overlap"])
+        starts = list(grid.starts())
+        if tuple(case["start"]) in starts:
+            block = grid[starts.index(tuple(case["start"]))]
+            assert list(block.read_roi.begin) == case["start_ghosted"]
+            assert list(block.read_roi.end) == case["stop_ghosted"]
+            compared += 1
+    assert compared > 3
+
+
+@pytest.mark.parametrize(
+    "misused",
+    [{"shape": (0, 4, 4)}, {"block": 0}, {"block": -1}, {"block": 1.5}, {"context": 0.5}, {"context": (0, -1, 0)}],
+)
+def test_what_magmap_takes_for_an_empty_grid_or_rounds_is_refused(misused: dict[str, Any]) -> None:
+    """And what it cannot split is: two axes, and one size for all of them."""
+    assert Grid.regular((5, 4), (1, 3)).shape == (5, 2)
+    assert Grid.regular((6, 5, 4), 2).shape == (3, 3, 2)
+    with pytest.raises(GeometryError, match=r"must (be|hold)"):
+        Grid.regular(**{"shape": (6, 5, 4), "block": 2, **misused})
