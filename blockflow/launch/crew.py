@@ -91,10 +91,11 @@ class Crew:
             self._launcher.start(process, pickle.dumps(payload))
             return
         from blockflow.launch.base import Order
-        from blockflow.launch.fleets import notice_of
+        from blockflow.launch.fleets import warning_of
 
         output = str(log.parent.resolve() / "job") if log is not None else f"{self._private / self._run}.job"
-        payload = payload_for_job(payload, notice=notice_of(source.launcher), output=output)
+        notice, patience = warning_of(source.launcher)
+        payload = payload_for_job(payload, notice=notice, patience=patience, output=output)
         order = Order(process=process, task=planned.task_id, launcher=source.launcher, payload=payload)
         self._fleet(source.launcher).start(order)
 
@@ -112,7 +113,7 @@ class Crew:
                 ended.append(self._note_end(end))
         return ended
 
-    def is_gone(self, process: int) -> bool:
+    def is_gone(self, process: int | None) -> bool:
         """Whether a job of a cluster has certainly ended, and all that it started."""
         return process in self._gone
 

@@ -284,6 +284,26 @@ def test_a_worker_that_crashes_in_a_block_is_replaced(cluster: Any, folder: Path
     assert done(folder) == list(range(20))
 
 
+def test_blocks_of_a_killed_worker_on_another_host_are_free_when_slurm_says_so(cluster: Any, folder: Path) -> None:
+    """Not only when its lease has run out, after a minute."""
+    elsewhere = folder.parent / "python-elsewhere"
+    elsewhere.write_text(
+        f'#!/bin/sh\nexec unshare --uts sh -c \'hostname elsewhere; exec {sys.executable} "$@"\' x "$@"\n'
+    )
+    elsewhere.chmod(0o755)
+
+    def work(block: Any) -> None:
+        assert os.uname().nodename == "elsewhere"
+        if block.index == 3 and not (folder / "killed").exists():
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        note(folder)(block)
+
+    began = time.monotonic()
+    assert run(task_of(work, launcher=Slurm(2, python=str(elsewhere), poll=SOON)))
+    assert time.monotonic() - began < 50.0
+
+
 # --------------------------------------------------------------------------------------------------- bad requests
 
 

@@ -68,6 +68,8 @@ class Cluster:
             self.disk = SimulatedDisk(self._random, lambda: self.agenda.now)
         self._disk_seconds = self._random.choice((0.0, 0.0001, 0.003, 0.05))
         self._restart_seconds = profile.restart_seconds
+        self.writes_back = True
+        """What a killed driver wrote and did not sync is on the disk before the power goes."""
         self.death_odds = 0.0
         """Probability that the driver dies at the next step at which it can."""
         self._lives = 0
@@ -147,6 +149,8 @@ class Cluster:
             self.disk.lose_power()
             for worker in [worker for worker in self.workers.values() if worker.host == HERE]:
                 worker.crash()
+        elif self.disk is not None and self.writes_back:
+            self.disk.write_back()
         self._restart_later()
 
     def driver_gave_up(self, driver: Driver, why: str) -> None:
@@ -154,6 +158,8 @@ class Cluster:
         self.count("driver gave up")
         self.judge.note("driver gives up:", why)
         driver.die(lose=False)
+        if self.disk is not None and self.writes_back:
+            self.disk.write_back()
         self.listening = None
         for worker in self._crew():
             worker.asked_to_end(0.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from blockflow.coordinator import BEAT_SECONDS, DEATH_SECONDS, FULL_SECONDS, HELLO_SECONDS, TICK_SECONDS
-from blockflow.errors import LedgerError, LedgerFullError, RemoteProtocolError
+from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError, RemoteProtocolError
 from blockflow.ledger.identity import identity_of
 from blockflow.ledger.owner import Process
 from blockflow.ledger.run_ledger import RunLedger
@@ -146,17 +146,13 @@ class Driver:
 
     def _begin(self) -> None:
         cluster = self._cluster
-        if cluster.disk is not None:
-            me = Process(host=HERE, pid=10**6 + self.life, boot_id="simulated", started=self.life + 1)
-            store = open_store(
-                cluster.disk,
-                Path("simulated"),
-                identity_of(cluster.scenario.plan),
-                me=me,
-                alive=lambda other, me: False,
-                clock=lambda: 1e9 + cluster.agenda.now,
-            )
-            self._ledger = RunLedger(store)
+        try:
+            self._ledger = self._open_ledger()
+        except LedgerError as error:
+            if isinstance(error, DamagedLedgerError):
+                raise BrokenPromise("ledger", str(error)) from error
+            cluster.driver_gave_up(self, str(error))
+            return
         self.scheduler = _Watched(cluster.scenario.plan, self._judge, cluster.lease, self._ledger)
         self._switchboard = Switchboard(self.scheduler, run=cluster.run, lease_seconds=cluster.lease, place=HERE)
         if self._ledger is not None:
@@ -167,6 +163,21 @@ class Driver:
         self._look_for_absent()
         if self._ledger is not None:
             self._beat()
+
+    def _open_ledger(self) -> RunLedger | None:
+        cluster = self._cluster
+        if cluster.disk is None:
+            return None
+        me = Process(host=HERE, pid=10**6 + self.life, boot_id="simulated", started=self.life + 1)
+        store = open_store(
+            cluster.disk,
+            Path("simulated"),
+            identity_of(cluster.scenario.plan),
+            me=me,
+            alive=lambda other, me: False,
+            clock=lambda: 1e9 + cluster.agenda.now,
+        )
+        return RunLedger(store)
 
     def _beat(self) -> None:
         self._start_recording()
@@ -300,7 +311,7 @@ class Driver:
                     self._cluster.maybe_die()
                     self._send(action)
                 case Close():
-                    if action.reason:
+                    if action.reason and "without having joined" not in action.reason:
                         raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
                     self._close(action.connection)
                 case ev.StartProcess():

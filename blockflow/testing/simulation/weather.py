@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockflow.testing.simulation.driver import HERE
 from blockflow.testing.simulation.profiles import WEATHER
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Weather:
         """Let a fault strike; whether it found a victim."""
         match kind:
             case "cut" | "blackhole" | "one way" | "slow":
-                connection = self._victim_connection()
+                connection = self._victim_connection(anywhere=kind == "cut")
                 if connection is not None:
                     self._on_network(kind, connection)
                 return connection is not None
@@ -201,12 +202,13 @@ class Weather:
         workers = list(self._cluster.workers.values())
         return self._random.choice(workers) if workers else None
 
-    def _victim_connection(self) -> Connection | None:
+    def _victim_connection(self, *, anywhere: bool) -> Connection | None:
+        """Some connection; between processes of one machine there is no network that could be slow."""
         found = [
             line.connection
             for worker in self._cluster.workers.values()
             for line in (worker.link.line, worker.link.joining)
-            if line is not None and not line.connection.over
+            if line is not None and not line.connection.over and (anywhere or worker.host != HERE)
         ]
         return self._random.choice(found) if found else None
 
