@@ -189,6 +189,16 @@ class Judge:
             self.note(type(event).__name__, "->", *(type(instruction).__name__ for instruction in instructions))
         return grants
 
+    def overheard(self, instructions: list[ev.Instruction]) -> list[Grant]:
+        """A driver that does not own the run directory any more grants something: only what workers do counts."""
+        return [self._ghost(wanted) for wanted in instructions if isinstance(wanted, ev.GrantLease)]
+
+    def _ghost(self, instruction: ev.GrantLease) -> Grant:
+        self._grants += 1
+        return Grant(
+            self._grants, instruction.task, instruction.indices.tolist(), instruction.worker, instruction.lease
+        )
+
     def restarted(self, scheduler: Scheduler) -> None:
         """A driver begins: what was promised before must still be true."""
         self.current.clear()
@@ -238,10 +248,9 @@ class Judge:
             grant.executions[key[1]].outcome = outcome
 
     def _granted(self, instruction: ev.GrantLease, event: ev.Event) -> Grant:
-        self._grants += 1
-        task, indices = instruction.task, instruction.indices.tolist()
-        grant = Grant(self._grants, task, indices, instruction.worker, instruction.lease)
-        keys = tuple((task, index) for index in indices)
+        grant = self._ghost(instruction)
+        indices = grant.indices
+        keys = tuple((grant.task, index) for index in indices)
         self.note("granted as", grant.number, "attempt", instruction.attempt, keys=keys)
         if self.stopping:
             raise BrokenPromise("stop", f"{grant} is granted after the run was stopped", keys)

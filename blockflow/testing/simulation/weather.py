@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockflow.testing.simulation.driver import HERE
 from blockflow.testing.simulation.profiles import WEATHER
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Weather:
                     worker.disturbed = True
                 self._heal_after(self._duration(), self._cluster.driver.resume)
                 return True
-            case "driver crash" | "disk full" | "disk error":
+            case "driver crash" | "disk full" | "disk error" | "stale driver":
                 return self._on_driver(kind)
             case _:
                 return False
@@ -119,6 +118,8 @@ class Weather:
                 disk.dies_after = self._random.randrange(6)
             case "driver crash":
                 cluster.death_odds = self._random.choice((0.1, 0.5, 1.0))
+            case "stale driver":
+                cluster.replace_driver()
             case "disk full":
                 disk.full = True
 
@@ -208,7 +209,7 @@ class Weather:
             line.connection
             for worker in self._cluster.workers.values()
             for line in (worker.link.line, worker.link.joining)
-            if line is not None and not line.connection.over and (anywhere or worker.host != HERE)
+            if line is not None and not line.connection.over and (anywhere or worker.host != self._cluster.driver.place)
         ]
         return self._random.choice(found) if found else None
 
