@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockflow.launch.base import JobEnd, Standing
 from blockflow.launch.handover import write_handover
+from blockflow.launch.interpreter import environment_with_package
 from blockflow.launch.launchers import Dask
 from blockflow.launch.queue import worker_words
 from blockflow.net.context import Context
@@ -47,7 +48,8 @@ def run_worker(payload: dict[str, Any], connection: str, gone: str) -> int:
     with tempfile.TemporaryDirectory(prefix="blockflow-") as name:
         handover = Path(name, "worker")
         write_handover(handover, [_moved(payload, connection, Path(name))])
-        worker = subprocess.Popen([*worker_words(sys.executable, str(handover)), "0"], stdin=subprocess.DEVNULL)
+        words = [*worker_words(sys.executable, str(handover)), "0"]
+        worker = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment_with_package())
         try:
             while worker.poll() is None:
                 if over.wait(timeout=_LOOK_SECONDS):
