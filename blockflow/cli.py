@@ -75,6 +75,21 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_count, default=min(4, os.cpu_count() or 1), help="processes per task (%(default)s)"
     )
     demo.set_defaults(run=_demo)
+
+    plan = commands.add_parser(
+        "plan",
+        help="say what the tasks of a script would do, without running them",
+        description="Say of each task how many blocks it has, how many of these run at once, which bytes move, and "
+        "whether blocks would write into one chunk at once. The script is executed up to where it would run tasks; no "
+        "block is. The exit code is 0 only if all tasks could run.",
+    )
+    plan.add_argument(
+        "target",
+        metavar="FILE.py[:name]",
+        help="a script, or a module as package.module; its tasks are those at its top level or those it runs, or else "
+        "name a task, a list of tasks, or a function that returns them",
+    )
+    plan.set_defaults(run=_plan)
     return parser
 
 
@@ -91,6 +106,16 @@ def _demo(arguments: argparse.Namespace) -> int:
     outcome = run_demo(arguments.picture, arguments.output, workers=arguments.workers)
     sys.stdout.write(f"\n{outcome.account()}\n")
     return DONE if outcome.verdict.passed else WRONG
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    """Print what tasks would do."""
+    from blockflow.plan.plan import compile_plan
+    from blockflow.scripts import tasks_in
+
+    reports = [planned.task.plan() for planned in compile_plan(tasks_in(arguments.target)).tasks]
+    sys.stdout.write("\n\n".join(map(str, reports)) + "\n")
+    return DONE if all(report.is_runnable for report in reports) else WRONG
 
 
 def _count(text: str) -> int:

@@ -257,6 +257,8 @@ class Coordinator:
             if now >= next_snapshot:
                 self.snapshot = self._scheduler.task_states
                 next_snapshot = now + SNAPSHOT_SECONDS
+                for number, state in enumerate(self.snapshot.values()):
+                    self._crew.trim(number, state.unended_count)
 
     async def _until_recorded(self) -> None:
         """Wait until everything that has happened is durable."""
@@ -265,6 +267,7 @@ class Coordinator:
 
     async def _send_home(self) -> None:
         """Give processes time to end by themselves, then end them."""
+        self._crew.dismiss()
         deadline = time.monotonic() + (STOP_SECONDS if self._stop_asked else HOME_SECONDS)
         while len(self._crew) and time.monotonic() < deadline:
             self._crew.ended()

@@ -17,7 +17,7 @@ __all__ = ["Box", "Coordinate", "Roi", "box_of", "coordinate_of", "roi_of"]
 Box: TypeAlias = tuple[tuple[int, int], ...]
 """``(begin, end)`` per axis, half-open, in the units of the ROI it came from."""
 
-_FARTHEST = 2**53
+FARTHEST = 2**53
 """World units from the origin (9000 km in nm): sums of a few such numbers stay in 64 bits, where numpy would wrap
 silently, and funlib.geometry divides by way of floats, which are exact up to here."""
 
@@ -46,7 +46,7 @@ def box_of(roi: Any, what: str) -> Box:
             raise GeometryError(f"{what} must be bounded on every axis: {place}")
         if extent <= 0:
             raise GeometryError(f"{what} must have a positive shape: {place}")
-        if begin < -_FARTHEST or begin + extent > _FARTHEST:
+        if begin < -FARTHEST or begin + extent > FARTHEST:
             raise GeometryError(f"{what} must lie within [-2**53, 2**53]: axis {axis} is [{begin}, {begin + extent})")
         box.append((begin, begin + extent))
     return tuple(box)

@@ -80,6 +80,8 @@ def be_worker(payload: dict[str, Any]) -> int:
         return 0
     try:
         link = open_link(Context.from_env())
+        if link is not None and "grace" in payload:
+            _leave_when_told(link, payload["grace"])
         if link is not None and setup is None:
             work(link, function)
             link.close()
@@ -95,9 +97,24 @@ def be_worker(payload: dict[str, Any]) -> int:
     return 0
 
 
+def _leave_when_told(link: Link, grace: Callable[[], float]) -> None:
+    """Let SIGTERM mean: finish the block, if that does not take longer than the cluster waits, and go."""
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+
+    def wait() -> None:
+        # A thread, as signal handlers do not run while the main one is in a long call of C code.
+        while os.read(told, 1) != bytes([signal.SIGTERM]):
+            pass
+        link.leave_in(grace())
+
+    signal.signal(signal.SIGTERM, lambda number, frame: link.leave_in(grace()))
+    signal.set_wakeup_fd(tell)
+    threading.Thread(target=wait, name="blockflow-told", daemon=True).start()
+
+
 def _take_over(payload: dict[str, Any]) -> None:
-    """Make this process look like the one that started it, and lead a session of its own."""
-    os.setsid()
+    """Make this process look like the one that started it."""
     log = payload["log"]
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         if log is not None:
@@ -155,6 +172,7 @@ def main(reports: int) -> int:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for descriptor in (orders, reports, wake_read, wake_write):
                     os.close(descriptor)
+                os.setsid()  # so that it can be ended with what it starts
                 _leave(be_worker(pickle.loads(body)))
             numbers[pid] = number
             _report(reports, STARTED, number, pid)

@@ -1,9 +1,9 @@
 """Which blocks of a new grid are done, if those of another grid were?
 
-A block is done if everything that it writes was written by blocks that are done. Both grids are regular, so each axis
-is looked at once: a write interval of the new grid meets a range of positions of the old one. The number of old blocks
-that are done in a product of ranges comes from sums over all blocks in front of a position (a summed-area table, Crow
-1984), and a new block is covered if that number is the number of all old blocks that it meets.
+A block is done if everything that it writes was written by blocks that are done. Grids are products of axes, so each
+axis is looked at once: a write interval of the new grid meets a range of positions of the old one. The number of old
+blocks that are done in a product of ranges comes from sums over all blocks in front of a position (a summed-area
+table, Crow 1984), and a new block is covered if that number is the number of all old blocks that it meets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from blockflow.plan.grid import Grid, RegularAxis
+    from blockflow.plan.grid import Axis, Grid
     from blockflow.plan.slices import Indices
 
 
@@ -28,7 +28,7 @@ def carry_over(old: Grid, done: npt.NDArray[np.bool_], new: Grid) -> npt.NDArray
         done: One flag per block of it, in C order.
         new: The grid that is asked about.
 
-    >>> from blockflow.plan.grid import tile
+    >>> from blockflow.plan.tiling import tile
     >>> halves = tile(total=((0, 8),), read=((0, 4),), write=((0, 4),), fit="valid")
     >>> thirds = tile(total=((0, 9),), read=((0, 3),), write=((0, 3),), fit="valid")
     >>> carry_over(halves, np.array([True, False]), thirds)
@@ -55,7 +55,7 @@ def carry_over(old: Grid, done: npt.NDArray[np.bool_], new: Grid) -> npt.NDArray
     return covered.ravel()
 
 
-def _met(old: RegularAxis, new: RegularAxis) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
+def _met(old: Axis, new: Axis) -> tuple[Indices, Indices, npt.NDArray[np.bool_]]:
     """What each position of the new axis meets on the old one.
 
     Returns:
@@ -63,7 +63,6 @@ def _met(old: RegularAxis, new: RegularAxis) -> tuple[Indices, Indices, npt.NDAr
     """
     positions = np.arange(new.count, dtype=np.int64)
     begin, end = new.write_begin(positions), new.write_end(positions)
-    first = (begin - old.first) // old.step
-    last = -(-(end - old.first) // old.step)
-    whole = (begin >= old.first) & (end <= old.write_end(old.count - 1))
+    first, last = old.writing(begin, end)
+    whole = (begin >= old.begin) & (end <= old.end)
     return np.clip(first, 0, old.count), np.clip(last, 0, old.count), whole

@@ -12,10 +12,12 @@ import msgspec
 
 from blockflow.errors import DamagedLedgerError, GeometryError
 from blockflow.geometry import box_of
-from blockflow.plan.grid import Grid, contexts_of, tile
+from blockflow.plan.tiling import contexts_of, tile
+from blockflow.wire.messages import AxisLayout, grid_of, layout_of
 
 if TYPE_CHECKING:
     from blockflow.geometry import Box
+    from blockflow.plan.grid import Grid
     from blockflow.plan.plan import Plan
 
 
@@ -30,10 +32,14 @@ class TaskIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     read_write_conflict: bool
     upstream_tasks: tuple[str, ...]
     voxel_size: tuple[int, ...] | None
+    axes: tuple[AxisLayout, ...] | None = None
+    """The blocks of a task that was given a grid; ROIs do not say where these are cut."""
 
     @property
     def grid(self) -> Grid:
         """The blocks."""
+        if self.axes is not None:
+            return grid_of(self.axes)
         return tile(total=self.total_roi, read=self.read_roi, write=self.write_roi, fit=self.fit)
 
     @property
@@ -62,6 +68,7 @@ def identity_of(plan: Plan) -> PlanIdentity:
                 read_write_conflict=planned.task.read_write_conflict,
                 upstream_tasks=tuple(plan.tasks[number].task_id for number, _ in planned.upstream),
                 voxel_size=None if planned.task.voxel_size is None else tuple(planned.task.voxel_size),
+                axes=None if planned.grid.tiled else layout_of(planned.grid),
             )
             for planned in plan.tasks
         )
@@ -94,7 +101,7 @@ def decode_identity(data: bytes, name: str) -> PlanIdentity:
 
 def same_blocks(old: TaskIdentity, new: TaskIdentity) -> bool:
     """Whether two tasks have the same blocks under the same indices."""
-    return (old.total_roi, old.block, old.fit) == (new.total_roi, new.block, new.fit)
+    return (old.total_roi, old.block, old.fit, old.axes) == (new.total_roi, new.block, new.fit, new.axes)
 
 
 def differences(old: PlanIdentity, new: PlanIdentity) -> list[str]:
@@ -121,6 +128,8 @@ def _changes(old: TaskIdentity, new: TaskIdentity) -> list[str]:
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
             found.append(f"{name} was {before!r}, and is {after!r}")
+    if old.axes != new.axes and not found:
+        found.append(f"the grid is cut in another way: it had {old.grid.shape} blocks, and has {new.grid.shape}")
     if set(old.upstream_tasks) != set(new.upstream_tasks):
         found.append(
             f"upstream_tasks were {', '.join(old.upstream_tasks) or 'none'}, "

@@ -37,6 +37,7 @@ STALE_SECONDS = 60.0
 _CLAIM = "owner-"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
+_PROCESSES = Path("/proc")
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,7 +235,7 @@ def _boot_id() -> str:
 def _start_time(pid: int) -> int | None:
     """When a process started, in ticks since the machine did; 0 if the system does not say, None if there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (_PROCESSES / f"{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         if _BOOT_ID.exists():
             return None

@@ -200,14 +200,20 @@ def place_snapshot(disk: Disk, epoch: int) -> None:
     disk.remove(_OLD)
 
 
-def settle_snapshot(disk: Disk) -> None:
-    """Finish or undo what a driver before this one has begun."""
+def settle_snapshot(disk: Disk, epoch: int) -> None:
+    """Finish or undo what this driver and those before it have begun.
+
+    Args:
+        disk: The run directory.
+        epoch: Of this driver; drafts of later ones, who may have taken over meanwhile, are left alone.
+    """
     folder = _find(disk)
-    if folder not in (None, PLACE):
+    if folder not in (None, PLACE) and _epoch_of(folder) <= epoch:
+        disk.sync(folder)  # its root may have been written by a driver that was killed just then
         disk.rename(folder, PLACE)
         disk.sync("")
     for name in disk.names(""):
-        if name.startswith(_NEW) or name == _OLD:
+        if name == _OLD or (name.startswith(_NEW) and _epoch_of(name) <= epoch):
             disk.remove(name)
 
 
@@ -221,13 +227,19 @@ def remove_snapshots(disk: Disk) -> None:
 def _find(disk: Disk) -> str | None:
     """The folder of the snapshot that counts: drafts count if they are whole, and the place is empty."""
     names = disk.names("")
-    drafts = sorted((name for name in names if name.startswith(_NEW)), key=lambda name: (len(name), name))
     if PLACE in names:
         return PLACE
+    drafts = sorted((name for name in names if name.startswith(_NEW)), key=_epoch_of)
     for folder in (*reversed(drafts), _OLD):
         if folder in names and _ROOT in disk.names(folder):
             return folder
     return None
+
+
+def _epoch_of(folder: str) -> int:
+    """Epoch of the driver that wrote a draft; 0 for other folders."""
+    epoch = folder.removeprefix(_NEW)
+    return int(epoch) if epoch.isdecimal() else 0
 
 
 def task_folder(task_id: str) -> str:
@@ -243,8 +255,9 @@ def task_folder(task_id: str) -> str:
 def _write_task(disk: Disk, new: str, task: TaskIdentity, chunks: Iterable[tuple[int, dict[str, bytes]]]) -> int:
     grid = task.grid
     layout = Chunks(grid.shape)
-    voxel_size = [axis.step for axis in grid.axes]
-    attributes = {"offset": [axis.first for axis in grid.axes], "voxel_size": voxel_size, "resolution": voxel_size}
+    # Balanced blocks differ a little: each is drawn as large as the largest.
+    voxel_size = [axis.template.write_end - axis.template.write_begin for axis in grid.axes]
+    attributes = {"offset": [axis.begin for axis in grid.axes], "voxel_size": voxel_size, "resolution": voxel_size}
     folder = f"{new}/{task_folder(task.task_id)}"
     count = 0
     for number, arrays in chunks:

@@ -26,7 +26,7 @@ from blockflow.place import this_place
 from blockflow.plan.block import Block
 from blockflow.wire.failures import FailureText
 from blockflow.wire.framing import frame
-from blockflow.wire.messages import decode_from_driver, encode
+from blockflow.wire.messages import Finished, decode_from_driver, encode
 from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ PART_SECONDS = 2.0
 
 EXIT_TIMEOUT = 70
 EXIT_FENCED = 75
-"""Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
+EXIT_LEFT = 76
+"""Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h, and one of our own."""
 
 
 class Link:
@@ -69,6 +70,8 @@ class Link:
         self._closed = False
         self._current: dict[tuple[int, int], tuple[Given, float]] = {}
         """By lease and position: blocks that the user's code is at work on, oldest first, and since when."""
+        self._leave_by: float | None = None
+        """When this worker, which was told to go, leaves even if its block is not done."""
         self._thread = threading.Thread(target=self._keep_alive, name="blockflow-link", daemon=True)
 
     @classmethod
@@ -189,6 +192,15 @@ class Link:
         if pipe is not None:
             pipe.close()
 
+    def leave_in(self, seconds: float) -> None:
+        """Take no more blocks, and leave when the present one is done; may be called by a signal handler.
+
+        Args:
+            seconds: After this time the process ends, and the block is given back.
+        """
+        if self._leave_by is None:
+            self._leave_by = _now() + seconds  # the second thread does the rest: here the lock may be taken
+
     # ------------------------------------------------------------------------------------- under the lock
 
     def _outgoing(self) -> bytes:
@@ -233,6 +245,7 @@ class Link:
                     return
                 now = _now()
                 self._receive()
+                self._go_if_told(now)
                 if self._pipe is not None and now >= next_heartbeat:
                     self._session.heartbeat(now)
                     next_heartbeat = now + self._session.heartbeat_seconds
@@ -268,6 +281,17 @@ class Link:
 
         if before is not None:  # somebody else's, and not Python's
             signal.signal(signal.SIGCONT, woken)
+
+    def _go_if_told(self, now: float) -> None:
+        """Do what :meth:`leave_in` asked for."""
+        if self._leave_by is None:
+            return
+        if not self._session.finished:
+            self._session.receive(Finished())
+        if now > self._leave_by and self._current:
+            self._session.goodbye("told to go, and its block takes longer", now)
+            self._flush()
+            os._exit(EXIT_LEFT)
 
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""

@@ -67,9 +67,8 @@ def merge_points(tables: Iterable[ArrayLike | None], grid: GridLike, *, tag: Tag
         GeometryError: Too few or too many tables, or one that is not 2-D or of another number of columns.
         PlanError: A table of anything but real numbers, or an unknown tag.
 
-    >>> from types import SimpleNamespace
-    >>> from blockflow.plan.cuts import regular_axis
-    >>> grid = SimpleNamespace(axes=[regular_axis(8, 4), regular_axis(4, 4)])
+    >>> from blockflow import Grid
+    >>> grid = Grid.regular((8, 4), block=4)
     >>> merge_points([[[1, 2]], [[5, 0], [6, 3]]], grid, tag="position")
     array([[1, 2, 0, 0],
            [5, 0, 1, 0],

@@ -1,18 +1,29 @@
 """One axis of a grid: which intervals does the block at a position read and write?
 
 A grid is a product of axes, so everything about blocks is asked one axis at a time. Three things ask:
-merging, ownership of points, and planning. They need no more than these protocols, and do not care how an
-axis was cut.
+merging, ownership of points, and planning. The first two need no more than these protocols, and do not care how
+an axis was cut. Axes that can be planned are a :class:`~blockflow.plan.regular.RegularAxis` or a
+:class:`~blockflow.plan.balance.BalancedAxis`: a few integers each, whatever the number of blocks, and every answer
+is arithmetic that works for one position and for an array of them alike. This module imports no numpy: workers use
+axes, and start faster without.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from operator import index
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from blockflow.errors import GeometryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["AxisLike", "GridLike"]
+    from blockflow.plan.slices import Indices
+
+__all__ = ["AxisLike", "GridLike", "PositionT", "Span", "at_least", "at_most", "whole_numbers"]
+
+PositionT = TypeVar("PositionT", int, "Indices")
+"""One position, or an array of positions."""
 
 
 class AxisLike(Protocol):
@@ -45,3 +56,47 @@ class GridLike(Protocol):
     @property
     def axes(self) -> Sequence[AxisLike]:
         """One for each dimension, at least one."""
+
+
+class Span(NamedTuple):
+    """What one block reads and writes along one axis; half-open integers."""
+
+    read_begin: int
+    write_begin: int
+    write_end: int
+    read_end: int
+
+
+def at_least(value: PositionT, bound: PositionT | int) -> PositionT:
+    """The larger of both, one by one.
+
+    >>> at_least(3, 5), at_least(7, 5)
+    (5, 7)
+    """
+    larger: PositionT = value + (value < bound) * (bound - value)
+    return larger
+
+
+def at_most(value: PositionT, bound: PositionT | int) -> PositionT:
+    """The smaller of both, one by one.
+
+    >>> at_most(3, 5), at_most(7, 5)
+    (3, 5)
+    """
+    smaller: PositionT = value - (value > bound) * (value - bound)
+    return smaller
+
+
+def whole_numbers(least: int, **values: int) -> list[int]:
+    """The values as plain integers.
+
+    Raises:
+        GeometryError: One of them is not a whole number or is less than ``least``; names it.
+
+    >>> whole_numbers(1, size=8, block=4)
+    [8, 4]
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not hasattr(type(value), "__index__") or value < least:
+            raise GeometryError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return [index(value) for value in values.values()]

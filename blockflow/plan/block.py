@@ -91,7 +91,7 @@ class Block:
         self.task_id = task_id
 
     @classmethod
-    def of_grid(cls, grid: Grid, index: int, *, total: Box, task_id: str, attempt: int = 0) -> Block:
+    def of_grid(cls, grid: Grid, index: int, *, total: Box, task_id: str | None, attempt: int = 0) -> Block:
         """The block with an index in the grid of a task; its ROIs are built when they are looked at."""
         block = cls.__new__(cls)
         block._grid = grid

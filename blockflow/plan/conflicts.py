@@ -1,8 +1,9 @@
 """Conflicts: in which order must the blocks of one task run so that no two conflicting ones run at once?
 
-Two blocks conflict when the read box of one meets the write box of the other. On an axis this depends on the
-distance of their positions alone: positions `m` or more apart never conflict (`m` is the axis's conflict
-distance, or the number of positions where that is smaller). The blocks are put into levels:
+Two blocks conflict when the read box of one meets the write box of the other, or when they write into one chunk
+(:mod:`blockflow.plan.alignment`). They conflict only if they are close on every axis: positions `m` or more apart
+never conflict (`m` is the axis's conflict distance, or the number of positions where that is smaller). The blocks are
+put into levels:
 
 1. the residues of a position modulo `m`, axis by axis, name its class; two blocks of one class differ by a multiple
    of `m` on some axis (one that is not clamped: `m` positions are less than `m` apart), so **blocks of one
@@ -97,8 +98,15 @@ class Levels:
         return Slices(starts=tuple(reversed(starts)), counts=tuple(reversed(counts)), steps=self.moduli)
 
 
-def levels_of(grid: Grid, *, read_write_conflict: bool) -> Levels:
-    """The levels of a grid; a single one if its blocks may run in any order."""
-    if not read_write_conflict or grid.size == 0:
-        return Levels(grid.shape, (1,) * len(grid.shape))
-    return Levels(grid.shape, tuple(min(axis.conflict_distance, axis.count) for axis in grid.axes))
+def levels_of(grid: Grid, *, read_write_conflict: bool, apart: tuple[int, ...] = ()) -> Levels:
+    """The levels of a grid; a single one if its blocks may run in any order.
+
+    Args:
+        grid: The blocks.
+        read_write_conflict: Whether two blocks conflict when one reads where the other writes.
+        apart: Two blocks conflict for another reason too, unless they are this far apart on some axis.
+    """
+    distances = apart or (1,) * len(grid.shape)
+    if read_write_conflict:
+        distances = tuple(max(m, axis.conflict_distance) for m, axis in zip(distances, grid.axes, strict=True))
+    return Levels(grid.shape, tuple(max(1, min(m, axis.count)) for m, axis in zip(distances, grid.axes, strict=True)))

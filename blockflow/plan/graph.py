@@ -13,11 +13,10 @@ import numpy as np
 
 from blockflow.errors import GeometryError, TaskGraphError
 from blockflow.geometry import Roi, box_of, roi_of
-from blockflow.plan.grid import contexts_of
-from blockflow.plan.links import reads_meeting, writes_meeting
 from blockflow.plan.plan import Plan, TaskPlan, compile_plan, single
 from blockflow.plan.slices import Slices, positions_of
 from blockflow.plan.task import Task
+from blockflow.plan.tiling import contexts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -131,8 +130,10 @@ class BlockwiseDependencyGraph:
         axes = self._plan.grid.axes
         if len(box) != len(axes):
             raise GeometryError(f"sub_roi has {len(box)} axes, the blocks have {len(axes)}")
-        meeting = reads_meeting if read_roi else writes_meeting
-        ranges = [meeting(axis, single(begin), single(end)) for axis, (begin, end) in zip(axes, box, strict=True)]
+        ranges = [
+            (axis.reading if read_roi else axis.writing)(single(begin), single(end))
+            for axis, (begin, end) in zip(axes, box, strict=True)
+        ]
         return self._blocks(
             Slices(
                 starts=tuple(start for start, _ in ranges),

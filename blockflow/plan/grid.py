@@ -4,103 +4,321 @@ A grid is a product of axes. One axis is cut into consecutive write intervals; t
 its write interval grown by the context. Blocks are numbered in C order (`index`), or by their n-D `position`, or
 by their `number` (see :mod:`blockflow.plan.ids`). Every answer is integer arithmetic on one block; nothing is
 proportional to the number of blocks. This module imports no numpy: workers use it, and start faster without.
+
+Three ways lead to a grid: :meth:`Grid.regular` and :meth:`Grid.balanced` cut an array,
+:func:`~blockflow.plan.tiling.tile` shifts the template of a task over its total ROI.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from blockflow.errors import GeometryError
+from blockflow.plan.balance import Balance, BalancedAxis, balanced_axis
+from blockflow.plan.block import Block
 from blockflow.plan.ids import pair, unpair
+from blockflow.plan.per_axis import contexts_per_axis, cut_axes, per_axis, shape_of
+from blockflow.plan.regular import FITS, Fit, RegularAxis, regular_axis
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from blockflow.geometry import Box
-    from blockflow.plan.slices import Indices
 
-PositionT = TypeVar("PositionT", int, "Indices")
-"""One position, or an array of positions."""
+__all__ = ["FITS", "Axis", "Balance", "BalancedAxis", "Fit", "Grid", "Reach", "RegularAxis"]
 
-Fit: TypeAlias = Literal["valid", "overhang", "shrink"]
-"""What happens to blocks that do not fit: dropped, kept whole, or cut."""
+Axis: TypeAlias = RegularAxis | BalancedAxis
+"""An axis that can be planned, and that crosses the wire."""
 
-FITS: tuple[Fit, ...] = get_args(Fit)
+Reach: TypeAlias = Literal["faces", "full"]
+"""Which blocks are neighbours: those that share a face, or those that share at least a corner."""
+
+ValueT = TypeVar("ValueT")
 
 _MOST_BLOCKS = 2**63 - 1
 """Indices are 64-bit integers in numpy, which would wrap silently."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegularAxis:
-    """One axis cut into write intervals of equal extent, in world units; the last may be shorter."""
-
-    first: int
-    """Where the write interval of position 0 begins."""
-    step: int
-    """Extent of a whole write interval."""
-    count: int
-    """Number of positions."""
-    before: int
-    """Context in front of a write interval."""
-    after: int
-    """Context behind a write interval."""
-    overshoot: int = 0
-    """How much the last write interval is shorter than the others."""
-    shift: int = 0
-    """Position 0 is number `shift` where block ids are computed: whole write intervals in front of it."""
-
-    def write_begin(self, position: PositionT) -> PositionT:
-        """Where the write interval begins."""
-        return self.first + position * self.step
-
-    def write_end(self, position: PositionT) -> PositionT:
-        """Where the write interval ends (not included)."""
-        last = position == self.count - 1
-        end: PositionT = self.first + (position + 1) * self.step - last * self.overshoot
-        return end
-
-    def read_begin(self, position: PositionT) -> PositionT:
-        """Where the read interval begins."""
-        return self.write_begin(position) - self.before
-
-    def read_end(self, position: PositionT) -> PositionT:
-        """Where the read interval ends (not included)."""
-        return self.write_end(position) + self.after
-
-    @property
-    def conflict_distance(self) -> int:
-        """Smallest distance at which two positions can no longer conflict.
-
-        The write interval of position i + d begins at d * step behind that of i, and meets the read interval of
-        i while d * step < step + after; the same holds to the left with `before`.
-        """
-        return 1 + -(-max(self.before, self.after) // self.step)
-
-
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The blocks of one task, as a lazy n-D array of read and write boxes.
+    """The blocks of one task, as a lazy n-D array of :class:`~blockflow.plan.block.Block`.
 
-    >>> grid = tile(total=((0, 10), (0, 10)), read=((0, 4), (0, 4)), write=((1, 3), (1, 3)), fit="valid")
-    >>> grid.shape, grid.size
-    ((4, 4), 16)
-    >>> grid.write_box(5), grid.read_box(5)
-    (((3, 5), (3, 5)), ((2, 6), (2, 6)))
-    >>> grid.position(5), grid.number(5), grid.index_of_number(4)
-    ((1, 1), 4, 5)
+    A grid is a value: it is made in no time whatever its size, can be compared and pickled, and makes a block
+    only when that is asked for, by index, position or id. What blocks write covers the region without gap or
+    overlap; what a block reads contains what it writes.
+
+    >>> grid = Grid.regular((10, 10), block=(4, 5), context=1)
+    >>> len(grid), grid.shape
+    (6, (3, 2))
+    >>> grid[0].read_roi, grid[2, 1].write_roi, grid[-1].block_id
+    ([0:5, 0:6] (5, 6), [8:10, 5:10] (2, 5), (None, 8))
+    >>> [block.position for block in grid.neighbours((1, 0))]
+    [(0, 0), (1, 1), (2, 0)]
     """
 
-    axes: tuple[RegularAxis, ...]
+    axes: tuple[Axis, ...]
+    region: Box = ()
+    """What is to be written, in world units, half-open; if not given, what the blocks write. With
+    ``fit="valid"`` its end may be left out, with "overhang" blocks write beyond it."""
+    voxel_size: tuple[int, ...] = ()
+    """World units per voxel; if not given, 1."""
+    tiled: bool = field(default=False, compare=False, repr=False)
+    """Made from the ROIs of a task, which then are what counts if both are given (as `dataclasses.replace` does)."""
     shape: tuple[int, ...] = field(init=False)
     """Number of positions per axis."""
     size: int = field(init=False)
     """Number of blocks."""
+    total: Box = field(init=False, compare=False, repr=False)
+    """The region and all that is read, in world units."""
 
     def __post_init__(self) -> None:
         shape = tuple(axis.count for axis in self.axes)
-        object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "size", prod(shape))
+        region = self.region or tuple((axis.begin, axis.end) for axis in self.axes)
+        total = region
+        if prod(shape):
+            total = tuple(
+                (min(begin, axis.read_begin(0)), max(end, axis.read_end(axis.count - 1)))
+                for (begin, end), axis in zip(region, self.axes, strict=True)
+            )
+        for name, value in (
+            ("shape", shape),
+            ("size", prod(shape)),
+            ("region", region),
+            ("total", total),
+            ("voxel_size", self.voxel_size or (1,) * len(shape)),
+        ):
+            object.__setattr__(self, name, value)
+        if self.size > _MOST_BLOCKS:
+            raise GeometryError(
+                f"no more than 2**63 - 1 blocks can be numbered, got {self.size} in a grid of {shape}; "
+                "use larger blocks"
+            )
+
+    @classmethod
+    def regular(
+        cls,
+        shape: Iterable[int],
+        block: int | Sequence[int | None] | None,
+        context: int | Sequence[int | tuple[int, int]] = 0,
+        *,
+        fit: Fit = "shrink",
+        clip: bool = True,
+        multiple_of: int | Sequence[int] = 1,
+        offset: Iterable[int] | None = None,
+        voxel_size: Iterable[int] | None = None,
+    ) -> Grid:
+        """Blocks of equal size.
+
+        Args:
+            shape: Of the array in voxels.
+            block: What one block writes, in voxels: one number for all axes, or one for each; None for the whole
+                axis. With ``multiple_of`` it is the largest such extent allowed.
+            context: How far a block reads beyond what it writes, in voxels: one number, one for each axis, or
+                ``(before, after)`` for an axis.
+            fit: What happens to blocks at the end of an axis that are not whole: "shrink" cuts them, "valid" drops
+                them, "overhang" lets them reach beyond the end.
+            clip: Whether context ends at the borders of the array. Without, blocks there read beyond them, which
+                is for whoever reads to fill or pad.
+            multiple_of: Cuts are multiples of this many voxels, which are the chunks or shards of an output;
+                rounds ``block`` down. One number, or one for each axis.
+            offset: Where the array begins, in world units; 0 if not given.
+            voxel_size: World units per voxel, one for each axis; 1 if not given.
+
+        Raises:
+            GeometryError: An argument is out of range or of the wrong length, or no block fits; names the axis.
+
+        >>> grid = Grid.regular((100, 512, 512), block=(25, 100, 100), context=(0, 8, (4, 4)), multiple_of=(1, 64, 64))
+        >>> grid.shape, grid.write_box(1), grid.read_box(1)
+        ((4, 8, 8), ((0, 25), (0, 64), (64, 128)), ((0, 25), (0, 72), (60, 132)))
+        """
+        extents, origin, voxels = shape_of(shape, offset, voxel_size)
+        dims = len(extents)
+        blocks = per_axis("block", block, dims)
+        units = per_axis("multiple_of", multiple_of, dims)
+        axes = []
+        for axis, (before, after) in enumerate(contexts_per_axis(context, dims)):
+            try:
+                made = regular_axis(
+                    extents[axis],
+                    blocks[axis],
+                    before=before,
+                    after=after,
+                    fit=fit,
+                    clip=clip,
+                    multiple_of=units[axis],
+                    offset=origin[axis],
+                    voxel_size=voxels[axis],
+                )
+            except GeometryError as error:
+                raise GeometryError(f"axis {axis}: {error}") from None
+            axes.append(made)
+        return cls(tuple(axes), _region(extents, origin, voxels), voxels)
+
+    @classmethod
+    def balanced(
+        cls,
+        shape: Iterable[int],
+        max_size: int | Sequence[int | None] | None,
+        *,
+        min_size: int | Sequence[int | None] | None = None,
+        overlap: int | Sequence[int] = 0,
+        axes: Sequence[int] | int | None = None,
+        workers: int | Sequence[int] = 1,
+        balance: Balance = "more",
+        exact: bool = False,
+        multiple_of: int | Sequence[int] = 1,
+        offset: Iterable[int] | None = None,
+        voxel_size: Iterable[int] | None = None,
+    ) -> Grid:
+        """As few blocks of nearly equal size as a bound allows; what they read overlaps.
+
+        Sizes are of what a block reads, overlap included. Each overlap is cut in its middle, an odd voxel going to
+        the lower block. Where one number stands for several axes it holds for each of them; a sequence has one for
+        each of `axes`, in their order.
+
+        Args:
+            shape: Of the array in voxels.
+            max_size: What a block reads at most, in voxels; None for the whole axis.
+            min_size: What a block reads at least; narrower ones read more overlap. None is ``overlap + 1``.
+            overlap: What neighbours both read, at least.
+            axes: The axes to cut; the others stay whole. None for all of them.
+            workers: The number of blocks along an axis becomes a multiple of this; 1 leaves it.
+            balance: How: "more" blocks, hence smaller ones. "fewer" blocks, hence larger ones, which **may exceed
+                max_size**; so may "nearest", the one of the two that changes the number less.
+            exact: Every block reads ``max_size`` exactly; the last of an axis is moved down to end with it and
+                overlaps its neighbour by more. Excludes ``workers`` and ``min_size``.
+            multiple_of: Cuts are multiples of this many voxels: the chunks or shards of an output.
+            offset: Where the array begins, in world units; 0 if not given.
+            voxel_size: World units per voxel, one for each axis; 1 if not given.
+
+        Raises:
+            GeometryError: An argument is out of range or of the wrong length, or they contradict one another;
+                names the axis.
+
+        >>> grid = Grid.balanced((5, 10, 20), max_size=6, overlap=2, axes=[1, 2])
+        >>> grid.shape, grid.read_box(1), grid.write_box(1)
+        ((1, 2, 5), ((0, 5), (0, 6), (3, 9)), ((0, 5), (0, 5), (4, 8)))
+        """
+        extents, origin, voxels = shape_of(shape, offset, voxel_size)
+        cut = cut_axes(axes, len(extents))
+        given = {
+            name: per_axis(name, value, len(cut))
+            for name, value in (
+                ("max_size", max_size),
+                ("min_size", min_size),
+                ("overlap", overlap),
+                ("workers", workers),
+                ("multiple_of", multiple_of),
+            )
+        }
+        made = []
+        for axis, extent in enumerate(extents):
+            options: dict[str, Any] = {"max_size": None}
+            if axis in cut:
+                options = {name: values[cut.index(axis)] for name, values in given.items()}
+                options |= {"balance": balance, "exact": exact}
+            try:
+                made.append(balanced_axis(extent, **options, offset=origin[axis], voxel_size=voxels[axis]))
+            except GeometryError as error:
+                raise GeometryError(f"axis {axis}: {error}") from None
+        return cls(tuple(made), _region(extents, origin, voxels), voxels)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, key: int | tuple[int, ...]) -> Block:
+        """The block with an index, which may count from the end, or at a position.
+
+        Raises:
+            IndexError: There is none.
+        """
+        if isinstance(key, tuple):
+            if len(key) != len(self.shape) or not all(
+                0 <= here < extent for here, extent in zip(key, self.shape, strict=True)
+            ):
+                raise IndexError(f"a grid of {self.shape} has no position {key}")
+            return self._block(self.index(key))
+        if not -self.size <= key < self.size:
+            raise IndexError(f"a grid of {self.size} blocks has no index {key}")
+        return self._block(int(key) % self.size)
+
+    def __iter__(self) -> Iterator[Block]:
+        return map(self._block, range(self.size))
+
+    def by_id(self, block_id: int | tuple[str | None, int]) -> Block:
+        """The block with an id, or with the number that is its second half.
+
+        Raises:
+            GeometryError: No block of this grid has that id.
+
+        >>> Grid.regular((10, 10), block=5).by_id((None, 4)).position
+        (1, 1)
+        """
+        return self._block(self.index_of_number(block_id[1] if isinstance(block_id, tuple) else block_id))
+
+    def neighbours(self, block: Block | int | tuple[int, ...], reach: Reach = "faces") -> list[Block]:
+        """The blocks next to one, in C order.
+
+        Args:
+            block: A block of this grid, its index or its position.
+            reach: "faces" for those that share a face with it, "full" for those that share at least a corner.
+
+        Raises:
+            GeometryError: An unknown reach, or a block made by hand, which has no position.
+            IndexError: There is no such block.
+
+        >>> len(Grid.regular((9, 9, 9), block=3).neighbours((1, 1, 1), "full"))
+        26
+        """
+        if reach not in get_args(Reach):
+            raise GeometryError(f"reach must be one of {', '.join(map(repr, get_args(Reach)))}, got {reach!r}")
+        here = block.position if isinstance(block, Block) else self[block].position
+        if here is None:
+            raise GeometryError(f"a block made by hand has no neighbours: {block}")
+        ranges = [range(max(0, x - 1), min(extent, x + 2)) for x, extent in zip(here, self.shape, strict=True)]
+        most = 1 if reach == "faces" else len(here)
+        return [
+            self[position]
+            for position in product(*ranges)
+            if 0 < sum(x != y for x, y in zip(here, position, strict=True)) <= most
+        ]
+
+    def starts(self, *, read: bool = False) -> Iterator[tuple[int, ...]]:
+        """Where all blocks begin to write (or read), in voxels from the begin of the region; in C order.
+
+        >>> list(Grid.regular((4, 5), block=3).starts())
+        [(0, 0), (0, 3), (3, 0), (3, 3)]
+        """
+        return _product([(begin for begin, _ in self._along(number, read)) for number in range(len(self.shape))])
+
+    def slices(self, *, read: bool = False) -> Iterator[tuple[slice, ...]]:
+        """What all blocks write (or read), as slices of an array over the region: voxels, in C order.
+
+        Raises:
+            GeometryError: A block reads in front of the array, which a slice cannot say.
+
+        >>> list(Grid.regular((7,), block=3, context=1).slices(read=True))
+        [(slice(0, 4, None),), (slice(2, 7, None),), (slice(5, 7, None),)]
+        """
+        for number, (axis, (origin, _)) in enumerate(zip(self.axes, self.region, strict=True)):
+            if read and axis.count and axis.read_begin(0) < origin:
+                raise GeometryError(
+                    f"slices cannot begin in front of an array: axis {number} is read from {axis.read_begin(0)} on, "
+                    f"and begins at {origin}; clip the context, or pad the array"
+                )
+        return _product([(slice(*pair) for pair in self._along(number, read)) for number in range(len(self.shape))])
+
+    def _along(self, number: int, read: bool) -> Iterator[tuple[int, int]]:
+        """Begins and ends of what the positions of an axis write (or read), in voxels from the begin of the region."""
+        axis, (origin, _), voxel = self.axes[number], self.region[number], self.voxel_size[number]
+        begin, end = (axis.read_begin, axis.read_end) if read else (axis.write_begin, axis.write_end)
+        return (((begin(i) - origin) // voxel, (end(i) - origin) // voxel) for i in range(axis.count))
+
+    def _block(self, index: int) -> Block:
+        return Block.of_grid(self, index, total=self.total, task_id=None)
 
     def position(self, index: int) -> tuple[int, ...]:
         """The n-D position of a block, from its C-order index.
@@ -163,71 +381,11 @@ class Grid:
         )
 
 
-def tile(*, total: Box, read: Box, write: Box, fit: Fit) -> Grid:
-    """Tile a total region with a block.
-
-    The template is shifted so that its read box begins where the total region does; its write box then moves in
-    steps of its own extent through the region that can be written, which is `total` without the context.
-
-    Args:
-        total: The region that the read boxes tile, context included; world units, half-open.
-        read: Read box of the template; only its place relative to `write` matters.
-        write: Write box of the template; must lie in `read`.
-        fit: ``"valid"`` drops the blocks that do not fit, ``"overhang"`` keeps whole every block that begins to
-            write inside, ``"shrink"`` cuts those blocks at the end.
-
-    Raises:
-        GeometryError: The boxes contradict one another, `fit` is unknown, or there are 2**63 blocks or more.
-    """
-    if fit not in FITS:
-        raise GeometryError(f"fit must be one of {', '.join(map(repr, FITS))}, got {fit!r}")
-    if not len(total) == len(read) == len(write):
-        raise GeometryError(
-            "total_roi, read_roi and write_roi must have the same number of axes, "
-            f"got {len(total)}, {len(read)} and {len(write)}"
-        )
-    axes = []
-    for whole, writes, (before, after) in zip(total, write, contexts_of(read, write), strict=True):
-        step = writes[1] - writes[0]
-        first, end = whole[0] + before, whole[1] - after
-        room = max(0, end - first)
-        count = room // step if fit == "valid" else -(-room // step)
-        overshoot = count * step - room if fit == "shrink" else 0
-        axes.append(
-            RegularAxis(
-                first=first,
-                step=step,
-                count=count,
-                before=before,
-                after=after,
-                overshoot=overshoot,
-                shift=before // step,
-            )
-        )
-    grid = Grid(tuple(axes))
-    if grid.size > _MOST_BLOCKS:
-        raise GeometryError(
-            f"no more than 2**63 - 1 blocks can be numbered, got {grid.size} in a grid of {grid.shape}; "
-            "use larger blocks"
-        )
-    return grid
+def _product(axes: list[Iterator[ValueT]]) -> Iterator[tuple[ValueT, ...]]:
+    """Every combination, last axis fastest; the first axis is never listed."""
+    others = [list(axis) for axis in axes[1:]]
+    return ((first, *rest) for first in axes[0] for rest in product(*others))
 
 
-def contexts_of(read: Box, write: Box) -> list[tuple[int, int]]:
-    """How far a read box reaches beyond its write box, per axis: in front of it, and behind it.
-
-    Raises:
-        GeometryError: It does not contain the write box.
-
-    >>> contexts_of(((0, 10), (0, 5)), ((1, 8), (0, 5)))
-    [(1, 2), (0, 0)]
-    """
-    contexts = []
-    for axis, (reads, writes) in enumerate(zip(read, write, strict=True)):
-        if not reads[0] <= writes[0] < writes[1] <= reads[1]:
-            raise GeometryError(
-                f"read_roi must contain write_roi: axis {axis} writes [{writes[0]}, {writes[1]}) "
-                f"and reads only [{reads[0]}, {reads[1]})"
-            )
-        contexts.append((writes[0] - reads[0], reads[1] - writes[1]))
-    return contexts
+def _region(shape: tuple[int, ...], offset: tuple[int, ...], voxel_size: tuple[int, ...]) -> Box:
+    return tuple((o, o + n * v) for n, o, v in zip(shape, offset, voxel_size, strict=True))

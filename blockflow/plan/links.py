@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from blockflow.plan.slices import Indices, Positions, Slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.geometry import Box
-    from blockflow.plan.grid import Grid, RegularAxis
+    from blockflow.plan.grid import Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +29,14 @@ class Link:
     def upstream(self, positions: Positions) -> Slices:
         """The blocks of the upstream grid that blocks at `positions` of the downstream grid wait for."""
         return _product(
-            writes_meeting(above, below.read_begin(here), below.read_end(here))
+            above.writing(below.read_begin(here), below.read_end(here))
             for above, below, here in zip(self.upstream_grid.axes, self.downstream_grid.axes, positions, strict=True)
         )
 
     def downstream(self, positions: Positions) -> Slices:
         """The blocks of the downstream grid that wait for blocks at `positions` of the upstream grid."""
         return _product(
-            reads_meeting(below, above.write_begin(here), above.write_end(here))
+            below.reading(above.write_begin(here), above.write_end(here))
             for above, below, here in zip(self.upstream_grid.axes, self.downstream_grid.axes, positions, strict=True)
         )
 
@@ -47,39 +45,9 @@ class Link:
         if self.upstream_grid.size == 0:
             return ((0, 0),) * len(self.upstream_grid.shape)
         return tuple(
-            _range(reads_meeting(below, *_extent(above)))
+            below.reading(above.begin, above.end)
             for above, below in zip(self.upstream_grid.axes, self.downstream_grid.axes, strict=True)
         )
-
-
-def writes_meeting(axis: RegularAxis, begin: Indices, end: Indices) -> tuple[Indices, Indices]:
-    """First position, and one behind the last, whose write interval meets ``[begin, end)``."""
-    return _positions_meeting(axis, begin, end, before=0, after=0)
-
-
-def reads_meeting(axis: RegularAxis, begin: Indices, end: Indices) -> tuple[Indices, Indices]:
-    """First position, and one behind the last, whose read interval meets ``[begin, end)``."""
-    return _positions_meeting(axis, begin, end, before=axis.before, after=axis.after)
-
-
-def _positions_meeting(
-    axis: RegularAxis, begin: Indices, end: Indices, *, before: int, after: int
-) -> tuple[Indices, Indices]:
-    start = np.maximum((begin - after - axis.first) // axis.step, 0)
-    stop = np.minimum(-((axis.first - before - end) // axis.step), axis.count)
-    behind = begin >= axis.first + axis.count * axis.step - axis.overshoot + after
-    return start, np.where(behind, start, np.maximum(start, stop))
-
-
-def _extent(axis: RegularAxis) -> tuple[Indices, Indices]:
-    """The interval that all positions of an axis write together."""
-    begin = axis.first
-    end = axis.first + axis.count * axis.step - axis.overshoot
-    return np.array([begin], dtype=np.int64), np.array([end], dtype=np.int64)
-
-
-def _range(bounds: tuple[Indices, Indices]) -> tuple[int, int]:
-    return int(bounds[0][0]), int(bounds[1][0])
 
 
 def _product(ranges: Iterable[tuple[Indices, Indices]]) -> Slices:

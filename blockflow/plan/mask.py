@@ -21,7 +21,7 @@ from blockflow.geometry import box_of, coordinate_of, roi_of
 
 if TYPE_CHECKING:
     from blockflow.geometry import Box
-    from blockflow.plan.grid import Grid, RegularAxis
+    from blockflow.plan.grid import Axis, Grid
     from blockflow.plan.slices import Indices
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -133,14 +133,14 @@ def _check_place(found: VolumeMask, mask: Any, grid: Grid) -> None:
     if len(found._box) != dims or np.ndim(mask.data) != dims:
         raise GeometryError(f"mask must have the {dims} axes of the task and no channels, got shape {mask.shape}")
     for axis, ((begin, end), blocks) in enumerate(zip(found._box, grid.axes, strict=True)):
-        if blocks.count and (end <= blocks.write_begin(0) or begin >= blocks.write_end(blocks.count - 1)):
+        if blocks.count and (end <= blocks.begin or begin >= blocks.end):
             raise GeometryError(
                 f"mask must lie where the task writes: axis {axis} of the mask is [{begin}, {end}), the task writes "
-                f"[{blocks.write_begin(0)}, {blocks.write_end(blocks.count - 1)})"
+                f"[{blocks.begin}, {blocks.end})"
             )
 
 
-def _voxels_of(axis: RegularAxis, positions: Indices, origin: int, voxel: int) -> tuple[Indices, Indices]:
+def _voxels_of(axis: Axis, positions: Indices, origin: int, voxel: int) -> tuple[Indices, Indices]:
     """First voxel, and one behind the last, that each write interval touches."""
     begins = (axis.write_begin(positions) - origin) // voxel
     ends = -((origin - axis.write_end(positions)) // voxel)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blockflow.errors import PlanError, TaskGraphError
+from blockflow.plan.alignment import check_unshared
 from blockflow.plan.block import Block
-from blockflow.plan.conflicts import Levels, levels_of
+from blockflow.plan.launcher import Launcher, launchers_of, workers_of
 from blockflow.plan.links import Link
 from blockflow.plan.roots import Roots
 from blockflow.plan.slices import Indices, Positions, positions_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from blockflow.geometry import Box
+    from blockflow.plan.conflicts import Levels
     from blockflow.plan.grid import Grid
 
 
@@ -41,6 +43,13 @@ class TaskPlan:
     """Number of each upstream task, and what this task reads of it."""
     downstream: tuple[tuple[int, Link], ...]
     """Number of each task that reads this one's output, and what it reads."""
+    launchers: tuple[Launcher, ...] = ()
+    """How its workers come to life; empty for processes of this machine."""
+
+    @property
+    def workers(self) -> int:
+        """Greatest number of workers that are started for it."""
+        return workers_of(self.launchers, self.task.num_workers)
 
     @property
     def task_id(self) -> str:
@@ -92,8 +101,12 @@ class Plan:
         raise TaskGraphError(f"no task is called {task_id!r}; there are {names}")
 
 
-def compile_plan(tasks: Iterable[Task]) -> Plan:
+def compile_plan(tasks: Iterable[Task], launcher: Any = None) -> Plan:
     """Compile tasks, and all tasks upstream of them.
+
+    Args:
+        tasks: What to do.
+        launcher: How workers come to life for tasks that do not say it themselves.
 
     Raises:
         TaskGraphError: No task at all, something else than a task, two tasks with one id, or tasks that wait for
@@ -105,6 +118,7 @@ def compile_plan(tasks: Iterable[Task]) -> Plan:
     ordered = _upstream_first(list(tasks))
     if not ordered:
         raise TaskGraphError("there is no task to run")
+    launchers = launchers_of(launcher, "run_blockwise")
     grids = [task.grid for task in ordered]
     numbers = {id(task): number for number, task in enumerate(ordered)}
     upstream: list[list[tuple[int, Link]]] = [[] for _ in ordered]
@@ -127,9 +141,10 @@ def compile_plan(tasks: Iterable[Task]) -> Plan:
                 number=number,
                 grid=grids[number],
                 total=task.total_box,
-                levels=levels_of(grids[number], read_write_conflict=task.read_write_conflict),
+                levels=task.levels(),
                 upstream=tuple(upstream[number]),
                 downstream=tuple(downstream[number]),
+                launchers=task.launchers or launchers,
             )
             for number, task in enumerate(ordered)
         )
@@ -137,25 +152,26 @@ def compile_plan(tasks: Iterable[Task]) -> Plan:
 
 
 def check_runnable(plan: Plan) -> None:
-    """Refuse a plan that has nothing to run.
+    """Refuse a plan that has nothing to run, or must not run.
 
     Raises:
-        PlanError: A task has no block, or no process function.
+        PlanError: A task has no block, or no process function, or its blocks would share chunks of an output.
     """
     for planned in plan.tasks:
         task = planned.task
         if planned.grid.size == 0:
             axis = planned.grid.shape.index(0)
             begin, end = planned.total[axis]
-            cut = planned.grid.axes[axis]
-            context = cut.before + cut.after
-            hint = "; fit='shrink' or 'overhang' keeps a part block" if end - begin > context else ""
+            span = planned.grid.axes[axis].template
+            before, after = span.write_begin - span.read_begin, span.read_end - span.write_end
+            hint = "; fit='shrink' or 'overhang' keeps a part block" if end - begin > before + after else ""
             raise PlanError(
                 f"task {task.task_id!r} has no block: axis {axis} of total_roi is [{begin}, {end}), and one block "
-                f"reads {cut.step + context} of it, {cut.before} + {cut.after} of these as context{hint}"
+                f"reads {span.read_end - span.read_begin} of it, {before} + {after} of these as context{hint}"
             )
         if task.process_function is None:
             raise PlanError(f"task {task.task_id!r} has no process_function")
+        check_unshared(task.task_id, planned.grid, planned.levels, task.stored_outputs)
 
 
 def dropped_voxels_warning(task: Task) -> str | None:
@@ -206,8 +222,7 @@ def _greatest_size(link: Link) -> int:
     """No block of the downstream grid meets more blocks of the upstream grid than this."""
     size = 1
     for above, below in zip(link.upstream_grid.axes, link.downstream_grid.axes, strict=True):
-        reach = below.before + below.step + below.after
-        size *= min(above.count, -(-reach // above.step) + 1)
+        size *= above.most_writing(below.longest_read)
     return size
 
 

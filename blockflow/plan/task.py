@@ -6,38 +6,58 @@ tasks is refused when they are compiled into a plan (:mod:`blockflow.plan.plan`)
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from blockflow.errors import GeometryError, PlanError, TaskGraphError
-from blockflow.geometry import Roi, box_of, coordinate_of, roi_of
-from blockflow.plan.grid import Fit, Grid, tile
+from blockflow.geometry import Coordinate, Roi, box_of, coordinate_of, roi_of
+from blockflow.plan.alignment import SHARED_CHUNKS, SharedChunks, apart_for
+from blockflow.plan.arguments import (
+    RoiOfGrid,
+    check_callable,
+    check_takes_state,
+    checked_name,
+    is_from_grid,
+    takes_block,
+)
+from blockflow.plan.conflicts import levels_of
+from blockflow.plan.launcher import Launcher, launchers_of
 from blockflow.plan.mask import Mask, mask_for
+from blockflow.plan.order import check_order
+from blockflow.plan.requirements import Requirements
+from blockflow.plan.storage import stored
+from blockflow.plan.tiling import tile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from blockflow.geometry import Box
     from blockflow.plan.block import Block
+    from blockflow.plan.conflicts import Levels
+    from blockflow.plan.grid import Fit, Grid
+    from blockflow.plan.report import TaskReport
+    from blockflow.plan.storage import Stored
 
 CheckFunction: TypeAlias = "Callable[[Block], bool]"
-
-_LONGEST_NAME = 200
-"""Bytes in a task id: it names a log folder, file systems allow 255, and suffixes need some."""
 
 _COMPILED = frozenset(
     {
         "check_blocks",
         "check_function",
         "fit",
+        "grid",
+        "inputs",
         "mask",
+        "order",
+        "outputs",
         "process_function",
         "read_roi",
+        "requires",
         "setup",
+        "shared_chunks",
         "task_id",
         "teardown",
         "total_roi",
@@ -58,6 +78,13 @@ class Task:
     >>> task.grid.shape
     (4, 4)
 
+    A grid says the same in place of the three ROIs:
+
+    >>> from blockflow import Grid
+    >>> task = Task("smooth", grid=Grid.balanced((100, 100), max_size=24, overlap=4), process_function=smooth)
+    >>> task.total_roi, task.grid.shape
+    ([0:100, 0:100] (100, 100), (5, 5))
+
     All ROIs are in world units, half-open. Arguments after `upstream_tasks` are keyword-only. A task's region, blocks
     and functions cannot be changed any more: make another one with :func:`dataclasses.replace`.
 
@@ -69,11 +96,11 @@ class Task:
 
     task_id: str
     """Name of the task, and of the folder of its logs."""
-    total_roi: Roi
-    """The region that the read ROIs tile, context included."""
-    read_roi: Roi
-    """Where a block reads; the template that is shifted over `total_roi`."""
-    write_roi: Roi
+    total_roi: Roi = None  # type: ignore[assignment]  # no task is without, once it is made
+    """The region that the read ROIs tile, context included. From the grid if there is one: its region and context."""
+    read_roi: Roi = None  # type: ignore[assignment]
+    """Where a block reads; the template that is shifted over `total_roi`. With a grid, a whole block of it."""
+    write_roi: Roi = None  # type: ignore[assignment]
     """Where a block writes; part of the template, lies in `read_roi`. Write ROIs do not overlap."""
     process_function: Callable[..., Any] | None = None
     """Called with each block in a worker process; if it takes no argument, called once in each worker process to be
@@ -91,12 +118,15 @@ class Task:
     max_retries: int = 2
     """How often a block is tried again after a failure of user code."""
     fit: Fit = "valid"
-    """What happens to blocks that do not fit: ``"valid"`` drops, ``"overhang"`` keeps whole, ``"shrink"`` cuts."""
+    """What happens to blocks that do not fit: ``"valid"`` drops, ``"overhang"`` keeps whole, ``"shrink"`` cuts. A
+    grid has a ``fit`` of its own."""
     timeout: float | None = None
     """Seconds after which a block's worker is killed and the block counts as failed; None for no limit."""
     upstream_tasks: list[Task] = field(default_factory=list, repr=False)
     """Tasks whose results this one reads."""
     _: KW_ONLY
+    grid: Grid = field(default=None, repr=False)  # type: ignore[assignment]
+    """The blocks of this task: given in place of the three ROIs, or made from them."""
     max_workers: int | None = None
     """Another name of `num_workers`."""
     voxel_size: Any = None
@@ -106,6 +136,9 @@ class Task:
     passed on: the process function is then called as ``process_function(block, state)``."""
     teardown: Callable[[Any], Any] | None = None
     """Called with what `setup` returned when a worker process has no more blocks; not if it is killed."""
+    launcher: Any = None
+    """How its workers come to life: ``Local(8)``, ``Slurm(...)``, ``LSF(...)``, ``Command(...)``, ``Dask(...)``, or a
+    list of these, each of which says how many it may start. None for what :func:`blockflow.run_blockwise` is told."""
     mask: Any = None
     """Which blocks have anything to do; the others are skipped. Either a boolean array with one flag per block, or a
     :class:`blockflow.arrays.Array` over the volume, of any voxel size: a block has something to do if any voxel that
@@ -113,9 +146,28 @@ class Task:
     check_blocks: Callable[[Any], Any] | None = None
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""
+    order: Any = "index"
+    """Which of several ready blocks comes first: ``"index"`` (C order), ``"morton"`` (near ones together), or a
+    function that is given block indices as int64 and returns as many keys; the smallest comes first. Any order but the
+    first needs 16 bytes for each block of the grid."""
+    requires: Any = None
+    """Resources that a worker of this task holds while it has blocks, as ``{"gpu": 1}``;
+    ``run_blockwise(resources=...)`` says how much there is. Called, ``task.requires()`` gives the tasks whose results
+    this one reads."""
+    inputs: Sequence[Any] = field(default=(), repr=False)
+    """What blocks read: arrays (:class:`blockflow.arrays.Array`, zarr) or paths. :meth:`plan` says how much of them."""
+    outputs: Sequence[Any] = field(default=(), repr=False)
+    """What blocks write, each into its write ROI: arrays or paths. Two blocks that would write into one chunk or
+    shard at once are refused before the run."""
+    shared_chunks: SharedChunks = "refuse"
+    """``"serialize"`` runs blocks that share a chunk or shard of an output one after the other instead."""
 
-    grid: Grid = field(init=False, repr=False)
-    """The blocks of this task."""
+    launchers: tuple[Launcher, ...] = field(init=False, repr=False)
+    """`launcher` as a tuple; empty if it says nothing."""
+    stored_inputs: tuple[Stored, ...] = field(init=False, repr=False)
+    """Where `inputs` lie, and how they are cut into chunks."""
+    stored_outputs: tuple[Stored, ...] = field(init=False, repr=False)
+    """Where `outputs` lie, and how they are cut into chunks."""
     takes_block: bool = field(init=False, repr=False)
     """Whether the process function takes a block; if not it is a worker of its own."""
     pre_check: CheckFunction | None = field(init=False, repr=False)
@@ -126,22 +178,20 @@ class Task:
     """The function that decides whether a finished block is good."""
 
     def __post_init__(self) -> None:
-        self.task_id = _checked_name(self.task_id)
+        self.task_id = checked_name(self.task_id)
         self.upstream_tasks = _checked_upstream(self.task_id, self.upstream_tasks)
-        self._boxes = {}
-        for name in ("total_roi", "read_roi", "write_roi"):
-            self._boxes[name] = box_of(getattr(self, name), f"{name} of task {self.task_id!r}")
-            setattr(self, name, roi_of(self._boxes[name]))  # a copy, because ROIs can be changed in place
-        if self.voxel_size is not None:
-            self.voxel_size = coordinate_of(self.voxel_size, f"voxel_size of task {self.task_id!r}")
-            self._check_voxel_grid()
-        try:
-            self.grid = tile(
-                total=self.total_box, read=self._boxes["read_roi"], write=self._boxes["write_roi"], fit=self.fit
-            )
-        except GeometryError as error:
-            raise GeometryError(f"task {self.task_id!r}: {error}") from None
+        if is_from_grid(self.grid, self.total_roi, self.read_roi, self.write_roi, self.task_id):
+            self._take_grid()
+        else:
+            self._take_rois()
         self._check_numbers()
+        self.launchers = launchers_of(self.launcher, f"task {self.task_id!r}")
+        self._check_arrays()
+        self.requires = Requirements(self.task_id, self.requires, self.upstream_tasks)
+        try:
+            check_order(self.order)
+        except PlanError as error:
+            raise PlanError(f"task {self.task_id!r}: {error}") from None
         self._check_functions()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -161,21 +211,80 @@ class Task:
         """`total_roi` as integers."""
         return self._boxes["total_roi"]
 
-    def requires(self) -> list[Task]:
-        """The tasks whose results this one reads."""
-        return list(self.upstream_tasks)
+    def levels(self) -> Levels:
+        """The levels of the blocks: those of one level may run at once."""
+        serialized = self.shared_chunks == "serialize"
+        return levels_of(
+            self.grid,
+            read_write_conflict=self.read_write_conflict,
+            apart=apart_for(self.grid, self.stored_outputs) if serialized else (),
+        )
+
+    def plan(self) -> TaskReport:
+        """What running this task would mean: blocks, parallelism, bytes, memory, and whether it is safe.
+
+        >>> from blockflow import Grid, Task
+        >>> print(Task("smooth", grid=Grid.regular((100, 100), block=30, context=2)).plan())
+        task smooth
+          blocks           16 = 4 x 4
+          levels           4: at most 4 blocks at once, num_workers=1
+          dropped voxels   0
+        """
+        from blockflow.plan.report import report_on
+
+        return report_on(self)
 
     def dropped_voxels(self) -> int:
         """How many voxels (world units if no voxel size is given) of the writable region no block writes."""
         covered = writable = 1
-        for axis, (_, end) in zip(self.grid.axes, self.total_box, strict=True):
-            room = max(0, end - axis.after - axis.first)
-            writable *= room
-            covered *= min(room, axis.count * axis.step)
+        for axis, (begin, end) in zip(self.grid.axes, self.grid.region, strict=True):
+            writable *= end - begin
+            covered *= max(0, min(end, axis.end) - begin)
         volume = 1
         for extent in self.voxel_size or ():
             volume *= extent
         return (writable - covered) // volume
+
+    def _take_grid(self) -> None:
+        """Derive the ROIs from the grid."""
+        if self.fit != "valid":
+            raise PlanError(f"task {self.task_id!r}: a grid has its own fit, drop fit={self.fit!r}")
+        if self.voxel_size is not None:
+            self.voxel_size = coordinate_of(self.voxel_size, f"voxel_size of task {self.task_id!r}")
+            if tuple(self.voxel_size) != self.grid.voxel_size:
+                raise GeometryError(
+                    f"task {self.task_id!r}: voxel_size must be that of the grid, {self.grid.voxel_size}, "
+                    f"got {tuple(self.voxel_size)}"
+                )
+        self.voxel_size = Coordinate(self.grid.voxel_size)
+        spans = [axis.template for axis in self.grid.axes]
+        self._boxes = {
+            "total_roi": self.grid.total,
+            "read_roi": tuple((span.read_begin, span.read_end) for span in spans),
+            "write_roi": tuple((span.write_begin, span.write_end) for span in spans),
+        }
+        for name, box in self._boxes.items():
+            setattr(self, name, RoiOfGrid(roi_of(box).offset, roi_of(box).shape))
+
+    def _take_rois(self) -> None:
+        """Make the grid from the ROIs."""
+        self._boxes = {}
+        for name in ("total_roi", "read_roi", "write_roi"):
+            self._boxes[name] = box_of(getattr(self, name), f"{name} of task {self.task_id!r}")
+            setattr(self, name, roi_of(self._boxes[name]))  # a copy, because ROIs can be changed in place
+        if self.voxel_size is not None:
+            self.voxel_size = coordinate_of(self.voxel_size, f"voxel_size of task {self.task_id!r}")
+            self._check_voxel_grid()
+        try:
+            self.grid = tile(
+                total=self.total_box,
+                read=self._boxes["read_roi"],
+                write=self._boxes["write_roi"],
+                fit=self.fit,
+                voxel_size=tuple(self.voxel_size or ()),
+            )
+        except GeometryError as error:
+            raise GeometryError(f"task {self.task_id!r}: {error}") from None
 
     def _check_voxel_grid(self) -> None:
         for name, box in self._boxes.items():
@@ -221,6 +330,22 @@ class Task:
             )
         self.read_write_conflict = bool(self.read_write_conflict)
 
+    def _check_arrays(self) -> None:
+        if self.shared_chunks not in SHARED_CHUNKS:
+            raise PlanError(
+                f"task {self.task_id!r}: shared_chunks must be one of {', '.join(map(repr, SHARED_CHUNKS))}, "
+                f"got {self.shared_chunks!r}"
+            )
+        for name in ("inputs", "outputs"):
+            given = getattr(self, name)
+            if not isinstance(given, list | tuple):
+                raise PlanError(
+                    f"task {self.task_id!r}: {name} must be a list of arrays or paths, got {type(given).__name__}"
+                )
+            dims = len(self.grid.shape)
+            found = [stored(value, f"{name}[{i}] of task {self.task_id!r}", dims) for i, value in enumerate(given)]
+            setattr(self, f"stored_{name}", tuple(found))
+
     def _check_functions(self) -> None:
         if isinstance(self.check_function, tuple):
             if len(self.check_function) != 2:
@@ -231,44 +356,28 @@ class Task:
             pre, post = self.check_function
         else:
             pre, post = self.check_function, None
-        _check_callable(self.task_id, "process_function", self.process_function)
-        _check_callable(self.task_id, "init_callback_fn", self.init_callback_fn)
-        _check_callable(self.task_id, "check_blocks", self.check_blocks)
-        _check_callable(self.task_id, "setup", self.setup)
-        _check_callable(self.task_id, "teardown", self.teardown)
+        check_callable(self.task_id, "process_function", self.process_function)
+        check_callable(self.task_id, "init_callback_fn", self.init_callback_fn)
+        check_callable(self.task_id, "check_blocks", self.check_blocks)
+        check_callable(self.task_id, "setup", self.setup)
+        check_callable(self.task_id, "teardown", self.teardown)
         if self.teardown is not None and self.setup is None:
             raise PlanError(f"task {self.task_id!r}: teardown gets what setup returns, and there is no setup")
-        _check_callable(self.task_id, "check_function", pre)
-        _check_callable(self.task_id, "check_function", post)
+        check_callable(self.task_id, "check_function", pre)
+        check_callable(self.task_id, "check_function", post)
         if self.process_function is None:
             self.takes_block = True
         elif self.setup is None:
-            self.takes_block = _takes_block(self.task_id, self.process_function)
+            self.takes_block = takes_block(self.task_id, self.process_function)
         else:
             self.takes_block = True
-            _check_takes_state(self.task_id, self.process_function)
+            check_takes_state(self.task_id, self.process_function)
         try:
             self.blocks_to_do = None if self.mask is None else mask_for(self.mask, self.grid)
         except PlanError as error:
             raise type(error)(f"task {self.task_id!r}: {error}") from None
         self.pre_check = pre
         self.post_check = post
-
-
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TaskGraphError(f"a task id must be a string, got {name!r}")
-    wrong: Literal[False] | str = (
-        (not name and "it is empty")
-        or (name != name.strip() and "it begins or ends with a space")
-        or (name.startswith(".") and "it begins with a dot")
-        or (any(sign in name for sign in "/\\") and "it holds a path separator")
-        or (not name.isprintable() and "it holds a control character")
-        or (len(name.encode(errors="replace")) > _LONGEST_NAME and f"it is longer than {_LONGEST_NAME} bytes")
-    )
-    if wrong:
-        raise TaskGraphError(f"a task id names a folder for logs, and {name!r} cannot: {wrong}")
-    return str.__str__(name)  # numpy's strings do not go over the wire
 
 
 def _checked_upstream(task_id: str, upstream: Any) -> list[Task]:
@@ -279,42 +388,3 @@ def _checked_upstream(task_id: str, upstream: Any) -> list[Task]:
         if not isinstance(task, Task):
             raise TaskGraphError(f"upstream_tasks of task {task_id!r} must be tasks, got {task!r}")
     return tasks
-
-
-def _check_callable(task_id: str, name: str, function: Any) -> None:
-    if function is None:
-        return
-    if not callable(function):
-        raise PlanError(f"task {task_id!r}: {name} must be callable, got {function!r}")
-    lazy = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-    if any(is_lazy(code) for is_lazy in lazy for code in (function, type(function).__call__)):
-        raise PlanError(
-            f"task {task_id!r}: {name} must be a plain function; calling an async or generator function runs nothing"
-        )
-
-
-def _takes_block(task_id: str, function: Callable[..., Any]) -> bool:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return True  # builtins without a signature
-    parameters = signature.parameters.values()
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(needed) > 1 or any(p.kind is p.KEYWORD_ONLY for p in needed):
-        bare = inspect.Signature([p.replace(annotation=p.empty) for p in needed])
-        raise PlanError(
-            f"task {task_id!r}: process_function must take one block, or nothing; it requires {bare}. "
-            "Bind the others with functools.partial, the block last"
-        )
-    return bool(needed) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
-
-
-def _check_takes_state(task_id: str, function: Callable[..., Any]) -> None:
-    try:
-        inspect.signature(function).bind("block", "state")
-    except TypeError:
-        raise PlanError(
-            f"task {task_id!r}: with setup, process_function must take a block and what setup returned"
-        ) from None
-    except ValueError:
-        pass  # builtins without a signature

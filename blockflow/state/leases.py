@@ -130,6 +130,10 @@ class Leases:
         """The leases that a worker holds, oldest first."""
         return list(self._of_worker.get(worker, {}).values())
 
+    def workers_busy_with(self, task: int) -> int:
+        """How many workers hold blocks of a task."""
+        return sum(next(iter(leases.values())).task == task for leases in self._of_worker.values())
+
     def renew(self, worker: int, now: float) -> None:
         """Move the deadline of everything that a worker holds."""
         if worker in self._deadlines:

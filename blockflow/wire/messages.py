@@ -13,13 +13,13 @@ the driver sends :class:`Granted`, :class:`Acknowledged`, :class:`Alive`, :class
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, assert_never
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
-from blockflow.plan.grid import Grid, RegularAxis
+from blockflow.plan.grid import Axis, BalancedAxis, Grid, RegularAxis
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
 
 PROTOCOL = 1
@@ -36,6 +36,7 @@ MOST_BLOCKS = 4096
 
 Natural: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Whole: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Name: TypeAlias = Annotated[str, Meta(max_length=255)]
 
 
@@ -120,16 +121,35 @@ class Held(_Message, frozen=True, tag=6):
 # --------------------------------------------------------------------------------------------------- driver to worker
 
 
-class AxisLayout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A :class:`~blockflow.plan.grid.RegularAxis`."""
+class RegularLayout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
+    """A :class:`~blockflow.plan.regular.RegularAxis`."""
 
     first: Whole
-    step: Whole
+    step: Positive
     count: Natural
     before: Natural
     after: Natural
     overshoot: Natural
     shift: Natural
+    bounds: tuple[Whole, Whole] | None = None
+
+
+class BalancedLayout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
+    """A :class:`~blockflow.plan.balance.BalancedAxis`."""
+
+    begin: Whole
+    low: Whole
+    unit: Positive
+    units: Positive
+    count: Positive
+    last_cut: Whole
+    end: Whole
+    before: Natural
+    after: Natural
+    least: Natural
+
+
+AxisLayout: TypeAlias = RegularLayout | BalancedLayout
 
 
 class Welcome(_Message, frozen=True, tag=16):
@@ -273,26 +293,31 @@ def unpack_runs(runs: tuple[int, ...], size: int) -> list[int]:
 
 
 def layout_of(grid: Grid) -> tuple[AxisLayout, ...]:
-    """A grid as it crosses the wire."""
-    return tuple(
-        AxisLayout(axis.first, axis.step, axis.count, axis.before, axis.after, axis.overshoot, axis.shift)
-        for axis in grid.axes
-    )
+    """A grid as it crosses the wire: a few integers for each axis, whatever the number of blocks."""
+    return tuple(_layout(axis) for axis in grid.axes)
 
 
 def grid_of(layout: tuple[AxisLayout, ...]) -> Grid:
-    """The grid that :func:`layout_of` described."""
-    return Grid(
-        tuple(
-            RegularAxis(
-                first=axis.first,
-                step=axis.step,
-                count=axis.count,
-                before=axis.before,
-                after=axis.after,
-                overshoot=axis.overshoot,
-                shift=axis.shift,
-            )
-            for axis in layout
-        )
-    )
+    """The grid that :func:`layout_of` described; its region is what its blocks write."""
+    return Grid(tuple(_axis(axis) for axis in layout))
+
+
+def _layout(axis: Axis) -> AxisLayout:
+    match axis:
+        case RegularAxis():
+            return RegularLayout(*(getattr(axis, name) for name in RegularLayout.__struct_fields__))
+        case BalancedAxis():
+            return BalancedLayout(*(getattr(axis, name) for name in BalancedLayout.__struct_fields__))
+        case _:
+            assert_never(axis)
+
+
+def _axis(layout: AxisLayout) -> Axis:
+    values = structs.asdict(layout)
+    match layout:
+        case RegularLayout():
+            return RegularAxis(**values)
+        case BalancedLayout():
+            return BalancedAxis(**values)
+        case _:
+            assert_never(layout)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from msgspec import structs
 
-from blockflow.errors import LocalProtocolError, RemoteProtocolError
+from blockflow.errors import GeometryError, LocalProtocolError, RemoteProtocolError
 from blockflow.wire.failures import LONGEST_WHERE
 from blockflow.wire.held import Given, HeldLease
 from blockflow.wire.messages import (
@@ -244,10 +244,14 @@ class WorkerSession:
             del self._sent_at[0]
             self.welcome = message
             return
-        if any(axis.step <= 0 for axis in message.axes) or len(message.axes) != len(message.total):
-            raise RemoteProtocolError("a Welcome that describes no grid")
+        try:
+            grid = grid_of(message.axes)
+        except GeometryError as error:
+            raise RemoteProtocolError(f"a Welcome that describes no grid: {error}") from None
+        if len(message.axes) != len(message.total):
+            raise RemoteProtocolError("a Welcome that describes no grid: it has other axes than the total ROI")
         self.welcome = message
-        self.grid = grid_of(message.axes)
+        self.grid = grid
         self.total = message.total
         self.deadline = self._sent_at.pop(0) + self.lease_seconds
 

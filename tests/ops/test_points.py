@@ -15,12 +15,13 @@ from hypothesis.extra import numpy as hnp
 from blockflow.errors import GeometryError, PlanError
 from blockflow.geometry import Roi
 from blockflow.ops.points import dedupe_points, merge_points, own_points
-from blockflow.plan.cuts import regular_axis
+from blockflow.plan.regular import regular_axis
+from tests.plan.axes import spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blockflow.plan.cuts import CutAxis
+    from blockflow.plan.axis import AxisLike
 
 ORACLES = Path(__file__).parents[2].parent / "shared" / "oracles"
 needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="recorded results of other libraries are not here")
@@ -30,7 +31,7 @@ Table = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Grid:
-    axes: Sequence[CutAxis]
+    axes: Sequence[AxisLike]
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,16 @@ class Block:
 def blocks_of(grid: Grid) -> list[Block]:
     return [
         Block(
-            Roi([s.read_begin for s in spans], [s.read_end - s.read_begin for s in spans]),
-            Roi([s.write_begin for s in spans], [s.write_end - s.write_begin for s in spans]),
+            Roi([s.read_begin for s in along], [s.read_end - s.read_begin for s in along]),
+            Roi([s.write_begin for s in along], [s.write_end - s.write_begin for s in along]),
         )
-        for spans in product(*grid.axes)
+        for along in product(*map(spans, grid.axes))
     ]
 
 
 @st.composite
 def grids(draw: st.DrawFn) -> Grid:
-    def axis() -> CutAxis:
+    def axis() -> AxisLike:
         size, block = draw(st.integers(1, 12)), draw(st.integers(1, 12))
         return regular_axis(size, block, before=draw(st.integers(0, 4)), after=draw(st.integers(0, 4)))
 

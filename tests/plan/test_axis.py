@@ -5,7 +5,8 @@ from __future__ import annotations
 import typing
 
 from blockflow.plan import axis
-from blockflow.plan.grid import Grid, RegularAxis, tile
+from blockflow.plan.grid import Grid, RegularAxis
+from blockflow.plan.tiling import tile
 
 
 def test_grids_and_axes_have_everything_that_the_protocols_name() -> None:

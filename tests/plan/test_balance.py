@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from blockflow.errors import GeometryError
 from blockflow.plan.balance import balanced_axis
+from tests.plan.axes import cuts, spans, widths
 
 if TYPE_CHECKING:
-    from blockflow.plan.cuts import CutAxis
+    from blockflow.plan.balance import BalancedAxis
 
 ORACLE = Path(__file__).parents[2].parent / "shared" / "oracles" / "clearmap" / "block_sizes_v30.npz"
 
@@ -35,15 +36,10 @@ def plans(draw: st.DrawFn, multiple_of: int = 1) -> dict[str, Any]:
     }
 
 
-def widths(axis: CutAxis) -> list[int]:
-    return [span.read_end - span.read_begin for span in axis]
-
-
-def check_invariant(axis: CutAxis, size: int, overlap: int, multiple_of: int) -> None:
-    assert axis.write_cuts[0] == 0
-    assert axis.write_cuts[-1] == size
-    assert all(cut % multiple_of == 0 for cut in axis.write_cuts[:-1])
-    for span in axis:
+def check_invariant(axis: BalancedAxis, size: int, overlap: int, multiple_of: int) -> None:
+    assert (cuts(axis)[0], cuts(axis)[-1]) == (0, size)
+    assert all(cut % multiple_of == 0 for cut in cuts(axis)[:-1])
+    for span in spans(axis):
         assert 0 <= span.read_begin <= span.write_begin < span.write_end <= span.read_end <= size
     for i in range(axis.count - 1):
         assert axis.read_end(i) - axis.read_begin(i + 1) >= overlap
@@ -81,7 +77,7 @@ def test_cuts_at_multiples(plan: dict[str, Any]) -> None:
     check_invariant(axis, plan["size"], plan["overlap"], plan["multiple_of"])
     assert max(widths(axis)) <= plan["max_size"]
     assert min(widths(axis)) > plan["overlap"]
-    inner = np.diff(axis.write_cuts)[1:-1]
+    inner = np.diff(cuts(axis))[1:-1]
     assert inner.size == 0 or inner.max() - inner.min() <= plan["multiple_of"]
     assert axis.count <= fewest(**plan) + 2
 
@@ -141,7 +137,7 @@ def test_a_short_axis_is_one_block(size: int, data: st.DataObject) -> None:
     overlap = data.draw(st.integers(0, 40))
     multiple_of = data.draw(st.integers(1, 9))
     axis = balanced_axis(size, max_size, overlap=overlap, workers=4, multiple_of=multiple_of)
-    assert list(axis) == [(0, 0, size, size)]
+    assert spans(axis) == [(0, 0, size, size)]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +150,7 @@ def test_a_short_axis_is_one_block(size: int, data: st.DataObject) -> None:
         ({"overlap": -1}, "overlap must be a whole number of at least 0, got -1"),
         ({"workers": 0}, "workers must be a whole number of at least 1, got 0"),
         ({"multiple_of": 0}, "multiple_of must be a whole number of at least 1, got 0"),
-        ({"balance": "all"}, "balance must be one of more, fewer, nearest, got 'all'"),
+        ({"balance": "all"}, "balance must be one of 'more', 'fewer', 'nearest', got 'all'"),
         ({"overlap": 10}, "overlap must be less than max_size: 10 against 10"),
         ({"overlap": 12}, "overlap must be less than max_size: 12 against 10"),
         ({"overlap": 5, "min_size": 5}, "overlap must be less than min_size: 5 against 5"),
@@ -233,8 +229,8 @@ def test_clearmaps_plans_are_reproduced_where_they_are_right() -> None:
             oracle[f"{kind}_ranges"][oracle["ptr"][i] : oracle["ptr"][i + 1]].tolist() for kind in ("block", "valid")
         )
         axis = balanced_axis(size, **case)
-        ours = [[span.read_begin, span.read_end] for span in axis]
-        ours_valid = [[span.write_begin, span.write_end] for span in axis]
+        ours = [[span.read_begin, span.read_end] for span in spans(axis)]
+        ours_valid = [[span.write_begin, span.write_end] for span in spans(axis)]
         check_invariant(axis, size, min(case["overlap"], size - 1), 1)
         reason = fault(blocks, valid, size, case)
         if ours == blocks and ours_valid == valid:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockflow.errors import GeometryError
-from blockflow.plan.grid import tile
+from blockflow.plan.grid import RegularAxis
 from blockflow.plan.ids import pair
+from blockflow.plan.tiling import tile
 from blockflow.testing.strategies import tasks
 from tests.plan.oracle import Interval, box, meet, places, volume, writable
 
@@ -87,6 +88,7 @@ def test_intervals_of_an_axis_are_the_same_one_by_one_and_as_arrays(task: Task) 
 @given(tasks())
 def test_conflict_distance_is_the_smallest_that_is_safe(task: Task) -> None:
     for axis in task.grid.axes:
+        assert isinstance(axis, RegularAxis)
         # Position 0 of an axis that is long enough, and not cut.
         reads = (axis.first - axis.before, axis.first + axis.step + axis.after)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from blockflow.geometry import Roi
-from blockflow.plan.links import Link, reads_meeting, writes_meeting
+from blockflow.plan.links import Link
 from blockflow.plan.slices import Slices, positions_of
 from blockflow.plan.task import Task
 from blockflow.testing.strategies import pipelines, tasks
@@ -68,8 +68,8 @@ def test_positions_meeting_an_interval_are_those_that_do(task: Task) -> None:
     least, greatest = task.total_roi.begin[0] - 12, task.total_roi.end[0] + 12
     intervals: list[Interval] = [(begin, end) for begin in range(least, greatest) for end in (begin + 1, begin + 7)]
     begins, ends = (np.array(side) for side in zip(*intervals, strict=True))
-    for meeting, what in ((reads_meeting, "read"), (writes_meeting, "write")):
-        starts, stops = meeting(axis, begins, ends)
+    for meeting, what in ((axis.reading, "read"), (axis.writing, "write")):
+        starts, stops = meeting(begins, ends)
         assert (starts <= stops).all()
         found = [list(range(start, stop)) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
         assert found == [

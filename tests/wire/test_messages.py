@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
-from blockflow.plan.grid import tile
+from blockflow.plan.tiling import tile
 from blockflow.state.leases import LARGEST_LEASE
 from blockflow.wire import messages as wire
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
@@ -33,7 +33,16 @@ failures = st.builds(
     st.text(max_size=200) | st.just("\U0001f52c" * LONGEST_TRACEBACK),
     names,
 )
-axes = st.builds(wire.AxisLayout, wholes, wholes, naturals, naturals, naturals, naturals, naturals)
+positives = st.integers(1, 2**63 - 1)
+axes = st.builds(
+    wire.RegularLayout,
+    wholes,
+    positives,
+    *[naturals] * 5,
+    st.none() | st.tuples(wholes, wholes),
+) | st.builds(
+    wire.BalancedLayout, wholes, wholes, positives, positives, positives, wholes, wholes, naturals, naturals, naturals
+)
 
 from_worker: st.SearchStrategy[wire.FromWorker] = st.one_of(
     st.builds(wire.Hello, naturals, names, names, st.none() | naturals, names, naturals, st.none() | naturals),
@@ -71,7 +80,7 @@ EXAMPLES: tuple[wire.FromWorker | wire.FromDriver, ...] = (
     wire.Returned(7, 3),
     wire.Heartbeat(8),
     wire.Goodbye("timeout"),
-    wire.Welcome(1, (wire.AxisLayout(-5, 10, 7, 2, 1, 0, 4),), ((-7, 66),), 60_000_000, None, False),
+    wire.Welcome(1, (wire.RegularLayout(-5, 10, 7, 2, 1, 0, 4),), ((-7, 66),), 60_000_000, None, False),
     wire.Refused("this is another run"),
     wire.Granted(7, 120, (5, 3, 2, 1)),
     wire.Acknowledged(5, 7, False),
@@ -136,7 +145,7 @@ def packed(*values: Any) -> bytes:
 
 HELLO = (1, wire.PROTOCOL, "run", "task", None, "host", 1, None)
 REPORT = (2, 1, 1, 10, None, False, 1)
-WELCOME = (16, 1, ((0, 1, 1, 0, 0, 0, 0),), ((0, 1),), 1, None, False)
+WELCOME = (16, 1, ((1, 0, 1, 1, 0, 0, 0, 0, None),), ((0, 1),), 1, None, False)
 
 
 @pytest.mark.parametrize("message", [HELLO, REPORT])
@@ -339,4 +348,4 @@ def test_a_grid_crosses_the_wire(data: st.DataObject) -> None:
         write.append((before, before + step))
     box: tuple[Box, Box, Box] = (tuple(total), tuple(read), tuple(write))
     grid = tile(total=box[0], read=box[1], write=box[2], fit=data.draw(st.sampled_from(["valid", "shrink"])))
-    assert wire.grid_of(wire.layout_of(grid)) == grid
+    assert wire.grid_of(wire.layout_of(grid)).axes == grid.axes

@@ -17,7 +17,12 @@ from blockflow.wire.session import HEARTBEATS_PER_LEASE, REPORT_SECONDS, WorkerS
 LEASE_SECONDS = 60.0
 BLOCKS = 1000
 WELCOME = wire.Welcome(
-    4, (wire.AxisLayout(0, 10, BLOCKS, 1, 1, 0, 0),), ((-1, 10 * BLOCKS + 1),), round(LEASE_SECONDS * 1e6), None, False
+    4,
+    (wire.RegularLayout(0, 10, BLOCKS, 1, 1, 0, 0),),
+    ((-1, 10 * BLOCKS + 1),),
+    round(LEASE_SECONDS * 1e6),
+    None,
+    False,
 )
 FAILURE = FailureText(error="ValueError: x", traceback="Traceback", where="a.py:3")
 
@@ -118,9 +123,8 @@ def test_a_second_welcome_is_refused() -> None:
 @pytest.mark.parametrize(
     "welcome",
     [
-        wire.Welcome(4, (wire.AxisLayout(0, 0, 5, 0, 0, 0, 0),), ((0, 5),), 60_000_000, None, False),
-        wire.Welcome(4, (wire.AxisLayout(0, -1, 5, 0, 0, 0, 0),), ((0, 5),), 60_000_000, None, False),
-        wire.Welcome(4, (wire.AxisLayout(0, 1, 5, 0, 0, 0, 0),), ((0, 5), (0, 5)), 60_000_000, None, False),
+        wire.Welcome(4, (wire.RegularLayout(0, 1, 2**62, 0, 0, 0, 0),) * 2, ((0, 5), (0, 5)), 60_000_000, None, False),
+        wire.Welcome(4, (wire.RegularLayout(0, 1, 5, 0, 0, 0, 0),), ((0, 5), (0, 5)), 60_000_000, None, False),
     ],
 )
 def test_a_welcome_must_describe_a_grid(welcome: wire.Welcome) -> None:

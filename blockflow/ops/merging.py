@@ -65,9 +65,8 @@ def merge(
         GeometryError: Too few or too many pieces, a piece or ``out`` of the wrong shape.
         PlanError: ``out`` is read-only, or a piece's dtype must not be cast to its dtype.
 
-    >>> from types import SimpleNamespace
-    >>> from blockflow.plan.cuts import regular_axis
-    >>> grid = SimpleNamespace(axes=[regular_axis(7, 3, before=1, after=1)])
+    >>> from blockflow import Grid
+    >>> grid = Grid.regular((7,), block=3, context=1)
     >>> line = np.arange(7)
     >>> pieces = [line[0:4], line[2:7], line[5:7]]
     >>> merge(pieces, grid)
@@ -98,9 +97,8 @@ def merged_shape(pieces: Iterable[Any], grid: GridLike, *, rescaled: bool = Fals
     Raises:
         GeometryError: As for :func:`merge`.
 
-    >>> from types import SimpleNamespace
-    >>> from blockflow.plan.cuts import regular_axis
-    >>> grid = SimpleNamespace(axes=[regular_axis(7, 3, before=1, after=1)])
+    >>> from blockflow import Grid
+    >>> grid = Grid.regular((7,), block=3, context=1)
     >>> merged_shape([(4, 2), (5, 2), (2, 2)], grid)
     (7, 2)
     >>> merged_shape([(8,), (10,), (4,)], grid, rescaled=True)

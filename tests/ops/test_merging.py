@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import GeometryError, PlanError
-from blockflow.ops.merge import merge, merged_shape
+from blockflow.ops.merging import merge, merged_shape
 from blockflow.plan.balance import balanced_axis
-from blockflow.plan.cuts import CutAxis, regular_axis
-from blockflow.plan.grid import tile
+from blockflow.plan.regular import regular_axis
+from blockflow.plan.tiling import tile
+from tests.plan.axes import Irregular, spans, widths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from blockflow.plan.axis import AxisLike
 
 ORACLES = Path(__file__).parents[2].parent / "shared" / "oracles" / "magmap"
 needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="recorded results of other libraries are not here")
@@ -29,7 +32,7 @@ needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="recorded result
 
 @dataclass(frozen=True)
 class Grid:
-    axes: Sequence[CutAxis]
+    axes: Sequence[AxisLike]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,7 +44,7 @@ class Grid:
 
 
 @st.composite
-def axes(draw: st.DrawFn) -> CutAxis:
+def axes(draw: st.DrawFn) -> AxisLike:
     """Regular, balanced or irregular; with an origin that may be anywhere."""
     size, block = draw(st.integers(1, 14)), draw(st.integers(1, 16))
     match draw(st.sampled_from(["regular", "balanced", "irregular"])):
@@ -52,9 +55,7 @@ def axes(draw: st.DrawFn) -> CutAxis:
             overlap = draw(st.integers(0, block - 1))
             return balanced_axis(size, block, overlap=overlap, exact=draw(st.booleans()))
     cuts = sorted(draw(st.sets(st.integers(-9, 9), min_size=2, max_size=5)))
-    return CutAxis.grown(
-        cuts, before=draw(st.integers(0, 4)), after=draw(st.integers(0, 4)), bounds=(cuts[0], cuts[-1])
-    )
+    return Irregular(tuple(cuts), before=draw(st.integers(0, 4)), after=draw(st.integers(0, 4)))
 
 
 grids = st.lists(axes(), min_size=1, max_size=3).map(Grid)
@@ -71,10 +72,10 @@ def split(array: np.ndarray[Any, Any], grid: Grid, what: str = "read") -> list[n
         array[
             tuple(
                 slice(getattr(span, f"{what}_begin") - begin, getattr(span, f"{what}_end") - begin)
-                for span, begin in zip(spans, origin, strict=True)
+                for span, begin in zip(along, origin, strict=True)
             )
         ].copy()
-        for spans in product(*grid.axes)
+        for along in product(*map(spans, grid.axes))
     ]
 
 
@@ -117,7 +118,7 @@ def test_thinned_pieces_merge_to_the_thinned_array_where_context_and_longest_pie
     grid = Grid([regular_axis(size, factor * block, before=before, after=after) for size in sizes])
     thin = (slice(None, None, factor),) * len(sizes)
     for axis in grid.axes:
-        assume(max(span.read_end - span.read_begin for span in axis) % factor == 0)
+        assume(max(widths(axis)) % factor == 0)
     array = whole(grid)
     pieces = [piece[thin] for piece in split(array, grid)]
     np.testing.assert_array_equal(merge(pieces, grid, rescaled=True), array[thin])
