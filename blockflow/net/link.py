@@ -259,17 +259,6 @@ class Link:
             if pipe is not None:
                 pipe.wait(wait)
 
-    def _go_if_told(self, now: float) -> None:
-        """Do what :meth:`leave_in` asked for."""
-        if self._leave_by is None:
-            return
-        if not self._session.finished:
-            self._session.receive(Finished())
-        if now > self._leave_by and self._current:
-            self._session.goodbye("told to go, and its block takes longer", now)
-            self._flush()
-            os._exit(EXIT_LEFT)
-
     def _look_when_woken(self) -> None:
         """Look at the clock before anything else when the process goes on after it was stopped.
 
@@ -292,6 +281,17 @@ class Link:
 
         if before is not None:  # somebody else's, and not Python's
             signal.signal(signal.SIGCONT, woken)
+
+    def _go_if_told(self, now: float) -> None:
+        """Do what :meth:`leave_in` asked for."""
+        if self._leave_by is None:
+            return
+        if not self._session.finished:
+            self._session.receive(Finished())
+        if now > self._leave_by and self._current:
+            self._session.goodbye("told to go, and its block takes longer", now)
+            self._flush()
+            os._exit(EXIT_LEFT)
 
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""
