@@ -309,10 +309,17 @@ class Coordinator:
         """Free the blocks of a lost worker as soon as it is certain that it cannot write any more."""
         line = self._switchboard.line(connection)
         self._carry_out(self._switchboard.disconnected(connection, time.monotonic()))
-        if line is None or line.worker is None or line.said_goodbye or line.host != self._place:
+        if line is None or line.worker is None or line.said_goodbye:
             return
-        deadline = time.monotonic() + DEATH_SECONDS
-        while not is_dead(line.pid):
+        if line.host == self._place:
+            patience = DEATH_SECONDS
+        elif line.process is not None:
+            self._crew.look()
+            patience = 2.0 * self._scheduler.lease_seconds  # by then the lease has run out
+        else:
+            return
+        deadline = time.monotonic() + patience
+        while not (is_dead(line.pid) if line.host == self._place else self._crew.is_gone(line.process)):
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(TICK_SECONDS)

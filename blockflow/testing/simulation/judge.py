@@ -224,7 +224,9 @@ class Judge:
             if grant.executions[index].outcome == "done":
                 key = (grant.task, index)
                 if self.ended.get(key) != BlockState.DONE:
-                    raise BrokenPromise("durability", f"block {key} was acknowledged, and does not count as done", (key,))
+                    raise BrokenPromise(
+                        "durability", f"block {key} was acknowledged, and does not count as done", (key,)
+                    )
                 self._relied_on.add(key)
 
     def _checked(self, event: ev.BlocksChecked) -> None:
