@@ -123,15 +123,6 @@ def _broken(profile: Profile, seeds: range, change: Callable[[Cluster], None]) -
     return found
 
 
-@pytest.mark.xfail(reason="a new driver does not sync what the one before it wrote and did not sync", strict=True)
-def test_a_killed_driver_and_a_power_cut_soon_after() -> None:
-    def no_time(cluster: Cluster) -> None:
-        cluster.writes_back = False
-
-    broken = _broken(PROFILES["fast-restart"], range(40), no_time)
-    assert not broken, broken[0]
-
-
 @pytest.mark.xfail(reason="workers on the driver's machine trust a driver that stands still", strict=True)
 def test_a_driver_that_stands_still_while_another_takes_over() -> None:
     climate = Profile(

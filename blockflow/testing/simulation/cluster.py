@@ -70,8 +70,6 @@ class Cluster:
             self.disk = SimulatedDisk(self._random, lambda: self.agenda.now)
         self._disk_seconds = self._random.choice((0.0, 0.0001, 0.003, 0.05))
         self._restart_seconds = profile.restart_seconds
-        self.writes_back = True
-        """What a killed driver wrote and did not sync is on the disk before the power goes."""
         self.ends_locals = True
         """Where a driver stands still and another one takes over, the workers on its machine end: they trust it."""
         self.death_odds = 0.0
@@ -164,8 +162,6 @@ class Cluster:
 
     def _driver_ended(self, driver: Driver, *, lose: bool) -> None:
         driver.die(lose=lose)
-        if not lose and self.disk is not None and self.writes_back:
-            self.disk.write_back()
         if self.listening is driver:
             self.listening = None
         if self.driver.alive:
