@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import threading
 import time
 from collections import deque
@@ -39,6 +38,7 @@ from blockflow.wire.framing import FrameReader
 from blockflow.wire.messages import LARGEST_HELLO
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable
     from pathlib import Path
 
