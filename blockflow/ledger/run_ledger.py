@@ -111,7 +111,10 @@ class RunLedger:
             self._store.fold()
 
     def close(self) -> str | None:
-        """Make a snapshot that shows how every block ended, and let go; what kept it from being made, if anything did."""
+        """Make a snapshot that shows how every block ended, and let go; returns what kept it from being made.
+
+        None if nothing did. Without a snapshot everything is in the journal all the same.
+        """
         trouble = None
         if self._scheduler is not None:
             books = [self._scheduler.book(task.number) for task in self._scheduler.plan.tasks]

@@ -346,7 +346,11 @@ class Cluster:
         self.count("fenced")
         keys = () if worker.execution is None else (worker.execution.key,)
         self.judge.note("fenced", worker.number, keys=keys)
-        if late and not (worker.disturbed or self.gone_home or len(self._drivers) > 1) and self.lease > _FEW_DELAYS * self.delay:
+        if (
+            late
+            and not (worker.disturbed or self.gone_home or len(self._drivers) > 1)
+            and self.lease > _FEW_DELAYS * self.delay
+        ):
             raise BrokenPromise("fence", f"process {worker.number} ends itself, and nothing was wrong with it", keys)
 
     def count(self, fault: str) -> None:
