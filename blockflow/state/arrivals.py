@@ -15,7 +15,7 @@ from blockflow.errors import RemoteProtocolError
 from blockflow.state import events as ev
 from blockflow.state.absence import Absence
 from blockflow.state.handout import WorkerBook
-from blockflow.state.leases import SERVER_PATIENCE, Lease, Leases
+from blockflow.state.leases import Lease, Leases, server_seconds
 from blockflow.state.records import RecordGone, RecordWorker
 from blockflow.state.transitions import BlockState
 
@@ -46,7 +46,7 @@ class Arrivals:
 
     def await_absent(self, absent: Sequence[RecordWorker], now: float) -> None:
         """Wait for the workers of an earlier life until they are back, or gone, or their leases have run out."""
-        self.absence.begin(absent, now + self._leases.seconds * SERVER_PATIENCE)
+        self.absence.begin(absent, now + server_seconds(self._leases.seconds))
         for known in absent:
             if known.process is not None:
                 self._books[known.task].pool.adopt(known.process)
