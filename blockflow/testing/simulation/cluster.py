@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
     from blockflow.testing.simulation.profiles import Profile
 
+_EVENTS, _EVENTS_PER_BLOCK = 10_000, 500
+"""A run in which more happens does not get anywhere."""
+
 _FEW_DELAYS = 50.0
 """Leases of at least as many times what a message takes are not lost by chance."""
 
@@ -98,13 +101,15 @@ class Cluster:
             for task in self.scenario.plan.tasks:
                 self.agenda.after(self.spread(self.weather.until), lambda number=task.number: self._by_hand(number))  # type: ignore[misc]
         self.driver.start()
+        most = _EVENTS + _EVENTS_PER_BLOCK * len(self.scenario.natures)
         while not (self.gone_home and not self.workers):
             if not self.agenda.step():  # not even a beat of the driver
                 raise BrokenPromise("liveness", "nothing will ever happen again", self._unfinished())
-            if self.agenda.now > self.weather.latest_end:
+            if self.agenda.now > self.weather.latest_end or self.judge.events > most:
                 raise BrokenPromise(
                     "liveness",
-                    f"faults stopped at {self.weather.until:.0f} s, and the run has not ended at {self.agenda.now:.0f} s",
+                    f"faults stopped at {self.weather.until:.0f} s, and the run has not ended at {self.agenda.now:.0f} s, after "
+                    f"{self.judge.events} events",
                     self._unfinished(),
                 )
         return self._judge_end()
