@@ -19,24 +19,28 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
-HERE = Path(os.environ["LSF_STANDIN"])
 SLOTS = 4
 ENDED = ("DONE", "EXIT")
 
 
 def main(program: str, words: list[str]) -> int:
-    if (HERE / "down").exists():
+    if (_here() / "down").exists():
         sys.stderr.write("LSF is down. Please wait ...\n")
         return 255
-    with open(HERE / "lock", "w") as lock:
+    with open(_here() / "lock", "w") as lock:
         flock(lock, LOCK_EX)
-        path = HERE / "jobs.json"
+        path = _here() / "jobs.json"
         jobs: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
         _collect(jobs)
         code = {"bsub": _bsub, "bjobs": _bjobs, "bkill": _bkill}[program](words, jobs)
         _start(jobs)
         path.write_text(json.dumps(jobs))
     return code
+
+
+def _here() -> Path:
+    """Where the state is."""
+    return Path(os.environ["LSF_STANDIN"])
 
 
 def _bsub(words: list[str], jobs: list[dict[str, Any]]) -> int:
@@ -51,7 +55,7 @@ def _bsub(words: list[str], jobs: list[dict[str, Any]]) -> int:
     found = re.fullmatch(r"([^\[\]]+)(?:\[1-(\d+)\](?:%(\d+))?)?", options["-J"])
     assert found is not None, options
     job = max((each["job"] for each in jobs), default=929) + 1
-    script = HERE / f"{job}.sh"
+    script = _here() / f"{job}.sh"
     script.write_text(sys.stdin.read())
     for index in range(1, int(found[2]) + 1) if found[2] else [0]:
         output = options["-o"].replace("%J", str(job)).replace("%I", str(index))
@@ -110,8 +114,8 @@ def _start(jobs: list[dict[str, Any]]) -> None:
         if job["state"] != "PEND" or len(running) >= SLOTS or beside >= job["most"]:
             continue
         environment = {**os.environ, "LSB_JOBID": str(job["job"]), "LSB_JOBINDEX": str(job["index"])}
-        code = HERE / f"{job['job']}.{job['index']}.code"
-        shell = f"bash {HERE / str(job['job'])}.sh; echo $? > {code}"
+        code = _here() / f"{job['job']}.{job['index']}.code"
+        shell = f"bash {_here() / str(job['job'])}.sh; echo $? > {code}"
         with open(job["output"], "ab") as output:
             process = subprocess.Popen(
                 ["bash", "-c", f"trap : INT TERM; {shell}"],
@@ -125,7 +129,7 @@ def _collect(jobs: list[dict[str, Any]]) -> None:
     for job in jobs:
         if job["state"] != "RUN":
             continue
-        code = HERE / f"{job['job']}.{job['index']}.code"
+        code = _here() / f"{job['job']}.{job['index']}.code"
         if code.exists() and code.read_text().strip():
             ended = code.read_text().strip() == "0"
         elif _is_gone(job["pid"]):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +14,10 @@ from blockflow import LSF, Block, Roi, Task, run_blockwise
 from blockflow.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("lsf")
 
 SOON = 0.5
 
@@ -47,24 +48,6 @@ def bjobs() -> list[str]:
 
 def bkill(*words: str) -> None:
     subprocess.run(["bkill", *words], capture_output=True, check=False)
-
-
-@pytest.fixture(autouse=True)
-def lsf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The commands, and the directory of their state."""
-    programs, state = tmp_path / "bin", tmp_path / "lsf"
-    programs.mkdir()
-    state.mkdir()
-    source = Path(__file__).with_name("lsf_standin.py")
-    for name in ("bsub", "bjobs", "bkill"):
-        (programs / name).write_text(f"#!{sys.executable}\n{source.read_text()}")
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setenv("LSF_STANDIN", str(state))
-    monkeypatch.setenv("DAISY_HOST", "127.0.0.1")
-    yield state
-    left = bjobs()
-    assert left == [], "jobs were left behind"
 
 
 def test_an_array_of_workers_does_all_blocks(folder: Path) -> None:
@@ -114,5 +97,5 @@ def test_silence_is_not_the_end_of_a_job(folder: Path, lsf: Path) -> None:
 
 
 def test_a_queue_that_does_not_exist(folder: Path) -> None:
-    with pytest.raises(RunError, match="LSF does not take the jobs: nope: No such queue. Job not submitted"):
+    with pytest.raises(RunError, match=r"LSF does not take the jobs: nope: No such queue\. Job not submitted"):
         run(task_of(note(folder), queue="nope"))
