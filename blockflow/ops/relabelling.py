@@ -168,13 +168,13 @@ def _mapped(missing: Missing, labels: NDArray[Any], table: tuple[NDArray[Any], N
     result[known] = new[at[known]]
     if missing == "keep":
         result[~known] = own[~known]
-    return result[places]
+    return np.asarray(result[places])
 
 
 def _own(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Labels that hold all of a block, ascending, and which of them each voxel has."""
     low, high = int(labels.min()), int(labels.max())
-    if 0 <= low and high <= 4 * labels.size:  # a table of all numbers is made sooner than labels are sorted
+    if low >= 0 and high <= 4 * labels.size:  # a table of all numbers is made sooner than labels are sorted
         return np.arange(high + 1, dtype=labels.dtype), labels
     own, places = np.unique(labels, return_inverse=True)
     return own, places.reshape(labels.shape)
