@@ -60,6 +60,13 @@ class SimulatedDisk:
         self.dies_after: int | None = None
         """So many operations from now the driver dies."""
 
+    def write_back(self) -> None:
+        """Some time has passed since the driver was killed: the system has written what it had."""
+        for folder in self._folders.values():
+            folder.history = [dict(folder.names)]
+            for file in folder.names.values():
+                file.durable = bytes(file.data)
+
     def lose_power(self) -> None:
         """Forget what was not synced, as far as chance wants."""
         for folder in self._folders.values():
