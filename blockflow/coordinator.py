@@ -29,7 +29,7 @@ from msgspec import structs
 
 from blockflow.aside import Aside
 from blockflow.errors import LedgerFullError, RemoteProtocolError
-from blockflow.net.connection_file import close_connection, write_connection
+from blockflow.net.connection_file import close_connection, remove_remains, socket_name, write_connection
 from blockflow.net.listen import bind, bind_here
 from blockflow.net.server import Peer, WorkerServer
 from blockflow.outbox import Outbox
@@ -207,8 +207,9 @@ class Coordinator:
 
     def _listen(self) -> WorkerServer:
         resumable = self._ledger is not None
+        remove_remains(self._directory, self._run)
         if self._listening is None:
-            name = f"{self._run}.{os.getpid()}.socket"
+            name = socket_name(self._run)
             try:
                 listening = bind_here(str(self._directory), name)
             except OSError:
