@@ -6,17 +6,14 @@ numbers that decide everything. It ends when the driver has sent everybody home 
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
 from blockflow.coordinator import HOME_SECONDS, KILL_SECONDS, STOP_SECONDS
-from blockflow.errors import LedgerError
 from blockflow.state.transitions import ENDED
 from blockflow.testing.simulation.agenda import Agenda
 from blockflow.testing.simulation.disk import Died, SimulatedDisk
-from blockflow.testing.simulation.driver import Driver
 from blockflow.testing.simulation.judge import BrokenPromise, Judge
 from blockflow.testing.simulation.lives import Lives
 from blockflow.testing.simulation.network import Connection
@@ -26,6 +23,7 @@ from blockflow.testing.simulation.worker import Worker
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
+    from blockflow.testing.simulation.driver import Driver
     from blockflow.testing.simulation.profiles import Profile
 
 _EVENTS, _EVENTS_PER_BLOCK = 10_000, 500
@@ -106,15 +104,15 @@ class Cluster:
             if self.agenda.now > self.weather.latest_end or self.judge.events > most:
                 raise BrokenPromise(
                     "liveness",
-                    f"faults stopped at {self.weather.until:.0f} s, and the run has not ended at {self.agenda.now:.0f} s, after "
-                    f"{self.judge.events} events",
+                    f"faults stopped at {self.weather.until:.0f} s, and the run not at {self.agenda.now:.0f} s, "
+                    f"after {self.judge.events} events",
                     self._unfinished(),
                 )
         return self._judge_end()
 
     def _judge_end(self) -> str:
-        if self.stopped and not self.driver.alive:
-            return "stopped"
+        if self.stopped and self.lives.listening is None and not self.going_home:
+            return "stopped"  # while no driver was there
         self.driver.check()
         left = self._unfinished()
         if not left:
@@ -188,13 +186,7 @@ class Cluster:
             self.run_is_over = True
             self.gone_home = True
             self.lives.listening = None
-            self.driver.close_all()
-            self._close_ledger()
-
-    def _close_ledger(self) -> None:
-        """The driver makes a last snapshot; nobody restarts it if it dies or fails in that."""
-        with contextlib.suppress(Died, LedgerError):
-            self.driver.close_ledger()
+            self.driver.close()
 
     def all_over(self) -> None:
         """The run was stopped while its driver was dead."""

@@ -7,6 +7,7 @@ process of this machine that has lost its connection is looked for until it is c
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ HERE = "node0"
 """Host of the driver."""
 
 _LONGEST_TICK = 0.5
-"""Seconds between two ticks in which nothing happens, where the product has fiftieths: that costs no truth, only time."""
+"""Seconds between two ticks in which nothing happens. The product has fiftieths; that makes no difference but time."""
 
 
 class Driver:
@@ -285,15 +286,14 @@ class Driver:
             connection.down.end(lose=False)
             self.later(0.0, lambda: self._disconnected(connection))
 
-    def close_all(self) -> None:
-        """The run is over: every connection ends."""
+    def close(self) -> None:
+        """The run is over: every connection ends, and the run directory is let go with a last snapshot."""
         for connection in list(self._connections.values()):
             connection.down.end(lose=False)
-
-    def close_ledger(self) -> None:
-        """Make the last snapshot, and let the run directory go."""
+        self.alive = False
         if self._recorder is not None:
-            self._recorder.ledger.close()
+            with contextlib.suppress(Died, LedgerError):  # everything is in the journal
+                self._recorder.ledger.close()
 
     def _start(self, action: ev.StartProcess) -> None:
         if not (self.scheduler.finished or self._cluster.stopped):

@@ -299,8 +299,8 @@ class Judge(Story):
         if self.failures[key] < least and self.losses[key] < MOST_LOSSES:
             raise BrokenPromise(
                 "budget",
-                f"block {key} has failed for good after {self.failures[key]} failures of {least}, and {self.losses[key]}"
-                f" lost workers of {MOST_LOSSES}",
+                f"block {key} has failed for good after {self.failures[key]} failures of {least}, and "
+                f"{self.losses[key]} lost workers of {MOST_LOSSES}",
                 (key,),
             )
 

@@ -79,7 +79,9 @@ class Lives:
             for worker in [worker for worker in self._cluster.workers.values() if worker.host == old.place]:
                 worker.crash()
         self._cluster.agenda.after(self._cluster.spread(4.0 * max(self._cluster.lease, STALE_SECONDS)), old.resume)
-        self._cluster.agenda.after(STALE_SECONDS + self._cluster.spread(30.0), lambda: self._restart(f"node{9 + len(self.drivers)}"))
+        self._cluster.agenda.after(
+            STALE_SECONDS + self._cluster.spread(30.0), lambda: self._restart(f"node{9 + len(self.drivers)}")
+        )
 
     def is_alive(self, other: Process, me: Process) -> bool | None:
         """Whether the driver that owns the run directory is alive, as far as another one can know."""
