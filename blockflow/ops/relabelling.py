@@ -168,7 +168,7 @@ def _mapped(missing: Missing, labels: NDArray[Any], table: tuple[NDArray[Any], N
     result[known] = new[at[known]]
     if missing == "keep":
         result[~known] = own[~known]
-    return result[places]
+    return np.asarray(result[places])
 
 
 def _own(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
