@@ -264,7 +264,8 @@ class JournalReader:
         if number > self.next_number:
             raise DamagedLedgerError(
                 f"records {self.next_number} to {number - 1} are missing from {file.path} or in front of it: a file of "
-                "the journal was removed, cut or replaced; put it back from a copy, or use reset=True to start over"
+                "the journal, or the snapshot (ledger.zarr), was removed, cut or replaced; put it back from a copy, or "
+                "use reset=True to start over"
             )
 
 

@@ -158,7 +158,11 @@ class Ownership:
         self.check()
         assert self._mine is not None
         self._mine = msgspec.structs.replace(self._mine, released=True)
-        self._disk.write(FILE, _encoded(self._mine))
+        try:
+            self._disk.write(FILE, _encoded(self._mine))
+        except OSError:  # the disk is full: then nobody is the owner, and the journal knows the epoch
+            self._disk.remove(FILE)
+            self._disk.remove(f"{_CLAIM}{self._mine.epoch}")
         self._disk.sync("")
 
     def _take(self, mine: Owner) -> int:
@@ -196,6 +200,12 @@ class Ownership:
         alive = self._alive(owner.process, self._me)
         if alive is False:
             return
+        if owner.process == self._me:
+            raise DriverAliveError(
+                f"this very process is at work in this run directory already, since {_date(owner.since)}: in another "
+                "thread, or it could not record its end. Wait for the other run, or if there is none, pass "
+                "take_over=True"
+            )
         age = self._disk.age(file)
         if alive is None and age >= STALE_SECONDS:
             return

@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
 from blockflow.net.connection_file import Connection, read_connection
@@ -29,6 +30,8 @@ from blockflow.wire.messages import Finished, decode_from_driver, encode
 from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from blockflow.net.context import Context
     from blockflow.net.pipe import Pipe
     from blockflow.wire.held import Given
@@ -92,6 +95,7 @@ class Link:
         link = cls(connection, task=task, process=process)
         link._pipe = link._join(connection)
         link._thread.start()
+        link._look_when_woken()
         return link
 
     def _join(self, connection: Connection) -> Pipe:
@@ -255,6 +259,29 @@ class Link:
             if pipe is not None:
                 pipe.wait(wait)
 
+    def _look_when_woken(self) -> None:
+        """Look at the clock before anything else when the process goes on after it was stopped.
+
+        The second thread would come too late: user code might write before it runs. Signals are handled in the main
+        thread before its next step, which is where user code usually is.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        before = signal.getsignal(signal.SIGCONT)
+
+        def woken(number: int, frame: FrameType | None) -> None:
+            # Without the lock, which may be held right here.
+            deadline = self._session.deadline
+            watched = self._session.welcome is not None and self._session.welcome.watched
+            own = watched and self._pipe is not None
+            if self._current and not own and deadline is not None and _now() > deadline:
+                self._end_fenced()
+            if callable(before):
+                before(number, frame)
+
+        if before is not None:  # somebody else's, and not Python's
+            signal.signal(signal.SIGCONT, woken)
+
     def _go_if_told(self, now: float) -> None:
         """Do what :meth:`leave_in` asked for."""
         if self._leave_by is None:
@@ -299,16 +326,19 @@ class Link:
             os._exit(EXIT_TIMEOUT)
         deadline = self._session.deadline
         if deadline is not None and now > deadline and self._session.holds and self._on_its_own():
-            _dump_stacks(
-                f"the driver has not answered for {self._session.lease_seconds:g} s, so the blocks held here may be "
-                "another worker's by now; this process ends at once"
-            )
-            os._exit(EXIT_FENCED)
+            self._end_fenced()
         if self._session.overtaken or (self._over and self._current):
             _dump_stacks(
                 "the run has ended, or has given the block under way here to another worker; this process ends at once"
             )
             os._exit(EXIT_FENCED)
+
+    def _end_fenced(self) -> NoReturn:
+        _dump_stacks(
+            f"the driver has not answered for {self._session.lease_seconds:g} s, so the blocks held here may be "
+            "another worker's by now; this process ends at once"
+        )
+        os._exit(EXIT_FENCED)
 
     def _on_its_own(self) -> bool:
         """Whether nobody would notice the end of this process, so that its deadline counts."""

@@ -154,12 +154,12 @@ def _mapped(missing: Missing, labels: NDArray[Any], table: tuple[NDArray[Any], N
     """The new labels of a block."""
     largest_label(labels.dtype)
     old, new = table
-    own, places = np.unique(labels, return_inverse=True)
+    own, places = _own(labels)
     at = np.searchsorted(old, own)
     known = np.zeros(len(own), bool)
     known[at < len(old)] = old[at[at < len(old)]] == own[at < len(old)]
-    if missing == "error" and not known.all():
-        raise PlanError(f"the mapping must name all labels, it does not name {own[~known][0]}")
+    if missing == "error" and not (named := known[places]).all():
+        raise PlanError(f"the mapping must name all labels, it does not name {own[places[~named]][0]}")
     result = np.zeros(len(own), np.result_type(own.dtype, new.dtype) if missing == "keep" else new.dtype)
     if result.dtype.kind == "f":  # numpy's answer for uint64 and int64
         raise ValueLossError(
@@ -168,4 +168,13 @@ def _mapped(missing: Missing, labels: NDArray[Any], table: tuple[NDArray[Any], N
     result[known] = new[at[known]]
     if missing == "keep":
         result[~known] = own[~known]
-    return result[places.reshape(labels.shape)]
+    return np.asarray(result[places])
+
+
+def _own(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Labels that hold all of a block, ascending, and which of them each voxel has."""
+    low, high = int(labels.min()), int(labels.max())
+    if low >= 0 and high <= 4 * labels.size:  # a table of all numbers is made sooner than labels are sorted
+        return np.arange(high + 1, dtype=labels.dtype), labels
+    own, places = np.unique(labels, return_inverse=True)
+    return own, places.reshape(labels.shape)

@@ -19,13 +19,14 @@ from blockflow.logging import get_log_basedir
 from blockflow.ops.block_job import Job, close_job, do_block, open_job
 from blockflow.ops.failures import raise_failure
 from blockflow.ops.results import RESULT, ResultFolder
-from blockflow.ops.sharing import in_memory, shared_sink, shared_source
+from blockflow.ops.sharing import in_memory, same_voxels, shared_sink, shared_source, with_data
 from blockflow.plan.block import Block
 from blockflow.plan.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blockflow.arrays.array import Array
     from blockflow.ops.map_plan import MapPlan
     from blockflow.ops.request import MapRequest
     from blockflow.result import RunResult
@@ -87,7 +88,7 @@ class Work:
 def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
     """Everything that a run needs, for as long as the context."""
     kept: dict[int, Any] = {}
-    sources, sinks = plan.sources, plan.sinks
+    sources, sinks = tuple(_apart(source, plan.sinks) for source in plan.sources), plan.sinks
     with ExitStack() as stack:
         folder = _result_folder(request, plan)
         if request.workers:
@@ -126,6 +127,13 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
         )
         logs = get_log_basedir() if request.run_dir is None else Path(request.run_dir) / "logs"
         yield Work(task=task, kept=kept, folder=None if folder is None else ResultFolder(folder), logs=logs)
+
+
+def _apart(source: Array, sinks: tuple[Array, ...]) -> Array:
+    """A source that stays as it is while blocks write; workers get copies of what is in memory anyway."""
+    if any(in_memory(sink.data) and same_voxels(source, sink) for sink in sinks):
+        return with_data(source, source.to_ndarray())
+    return source
 
 
 def _result_folder(request: MapRequest, plan: MapPlan) -> Path | None:

@@ -208,7 +208,7 @@ class Scheduler:
         done: list[ev.Instruction] = []
         match event:
             case ev.WorkerJoined():
-                self._arrivals.joined(event)
+                self._arrivals.joined(event, now)
             case ev.LeaseClaimed():
                 done += self._arrivals.claimed(event, now)
             case ev.BlocksAsked():
@@ -324,7 +324,7 @@ class Scheduler:
         self._workers[worker].connected = False
         self._leave_alone(worker)
         if not self._leases.of_worker(worker):
-            self._arrivals.gone(worker)
+            self._arrivals.lost(worker)
 
     def _ticked(self, now: float) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []

@@ -342,6 +342,17 @@ def test_a_failing_disk_is_final(error: int, step: int) -> None:
     assert 2 not in blocks_in(opened(disk), DONE)
 
 
+def test_a_driver_that_ends_on_a_full_disk_is_no_owner_any_more() -> None:
+    """Its process may live on, as that of a notebook does, and begin again."""
+    disk = FakeDisk()
+    store = opened(disk)
+    disk.room = 0
+    store.close()
+    disk.room = None
+    again = opened(disk, alive=lambda process, me: True)
+    assert again.epoch > store.epoch
+
+
 def test_a_full_disk_may_be_told_by_the_sync() -> None:
     disk = FakeDisk()
     store = opened(disk)

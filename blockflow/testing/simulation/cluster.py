@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from blockflow.coordinator import HOME_SECONDS, KILL_SECONDS, STOP_SECONDS
 from blockflow.errors import LedgerError
+from blockflow.ledger.owner import STALE_SECONDS
 from blockflow.state.transitions import ENDED
 from blockflow.testing.simulation.agenda import Agenda
 from blockflow.testing.simulation.disk import Died, SimulatedDisk
@@ -24,8 +25,12 @@ from blockflow.testing.simulation.weather import Weather
 from blockflow.testing.simulation.worker import Worker
 
 if TYPE_CHECKING:
+    from blockflow.ledger.owner import Process
     from blockflow.plan.plan import Plan
     from blockflow.testing.simulation.profiles import Profile
+
+_EVENTS, _EVENTS_PER_BLOCK = 10_000, 500
+"""A run in which more happens does not get anywhere."""
 
 _FEW_DELAYS = 50.0
 """Leases of at least as many times what a message takes are not lost by chance."""
@@ -68,9 +73,10 @@ class Cluster:
             self.disk = SimulatedDisk(self._random, lambda: self.agenda.now)
         self._disk_seconds = self._random.choice((0.0, 0.0001, 0.003, 0.05))
         self._restart_seconds = profile.restart_seconds
+        self.ends_locals = True
+        """Where a driver stands still and another one takes over, the workers on its machine end: they trust it."""
         self.death_odds = 0.0
         """Probability that the driver dies at the next step at which it can."""
-        self._lives = 0
         self.listening: Driver | None = None
         """The driver that the connection file names."""
         self._going_home = False
@@ -78,7 +84,9 @@ class Cluster:
         self._made = 0
         self._step_crash = profile.step_crash
         self.weather = Weather(self, self._random, profile)
-        self.driver = Driver(self, self._clock_rate(), 0)
+        self.driver = Driver(self, self._clock_rate(), 0, HERE)
+        """The last one that has taken over the run directory."""
+        self._drivers = [self.driver]
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -93,18 +101,22 @@ class Cluster:
             for task in self.scenario.plan.tasks:
                 self.agenda.after(self.spread(self.weather.until), lambda number=task.number: self._by_hand(number))  # type: ignore[misc]
         self.driver.start()
+        most = _EVENTS + _EVENTS_PER_BLOCK * len(self.scenario.natures)
         while not (self.gone_home and not self.workers):
             if not self.agenda.step():  # not even a beat of the driver
                 raise BrokenPromise("liveness", "nothing will ever happen again", self._unfinished())
-            if self.agenda.now > self.weather.latest_end:
+            if self.agenda.now > self.weather.latest_end or self.judge.events > most:
                 raise BrokenPromise(
                     "liveness",
-                    f"faults stopped at {self.weather.until:.0f} s, and the run has not ended at {self.agenda.now:.0f} s",
+                    f"faults stopped at {self.weather.until:.0f} s, and the run has not ended at {self.agenda.now:.0f} s, after "
+                    f"{self.judge.events} events",
                     self._unfinished(),
                 )
         return self._judge_end()
 
     def _judge_end(self) -> str:
+        if self.stopped and not self.driver.alive:
+            return "stopped"
         self.driver.check()
         left = self._unfinished()
         if not left:
@@ -135,46 +147,73 @@ class Cluster:
 
     def driver_died(self, driver: Driver) -> None:
         """A driver is dead; somebody starts another one."""
-        if not driver.alive:
-            return
         power = self.chance(0.4)
         self.count("driver death")
-        self.judge.note("driver dies", "with its machine" if power else "")
-        driver.die(lose=power)
-        self.listening = None
+        self.judge.note("driver", driver.life, "dies", "with its machine" if power else "")
+        self._driver_ended(driver, lose=power)
         if power:
             assert self.disk is not None
             self.disk.lose_power()
-            for worker in [worker for worker in self.workers.values() if worker.host == HERE]:
+            for worker in [worker for worker in self.workers.values() if worker.host == driver.place]:
                 worker.crash()
-        self._restart_later()
 
     def driver_gave_up(self, driver: Driver, why: str) -> None:
         """A driver cannot go on: it ends its processes, and itself."""
         self.count("driver gave up")
-        self.judge.note("driver gives up:", why)
-        driver.die(lose=False)
-        self.listening = None
-        for worker in self._crew():
+        self.judge.note("driver", driver.life, "gives up:", why)
+        for worker in self._crew(driver):
             worker.asked_to_end(0.0)
-        self._restart_later()
+        self._driver_ended(driver, lose=False)
 
-    def _restart_later(self) -> None:
+    def _driver_ended(self, driver: Driver, *, lose: bool) -> None:
+        driver.die(lose=lose)
+        if self.listening is driver:
+            self.listening = None
+        if self.driver.alive:
+            return  # it was not the one that works
         self._going_home = False
         if self.stopped or self.gone_home:
             self.run_is_over = self.gone_home = True
-            for worker in self._crew():
+            for worker in list(self.workers.values()):
                 worker.crash()
             return
         least, most = self._restart_seconds
-        self.agenda.after(least + self.spread(most - least), self._restart)
+        self.agenda.after(least + self.spread(most - least), lambda: self._restart(driver.place))
 
-    def _restart(self) -> None:
-        if self.gone_home or self.stopped:
-            return
-        self._lives += 1
-        self.driver = Driver(self, self._clock_rate(), self._lives)
-        self.driver.start()
+    def _restart(self, place: str) -> None:
+        """Somebody starts another driver."""
+        if not (self.gone_home or self.stopped):
+            driver = Driver(self, self._clock_rate(), len(self._drivers), place)
+            self._drivers.append(driver)
+            driver.start()
+
+    def replace_driver(self) -> None:
+        """The driver stands still; somebody takes it for dead, and starts another one on another machine."""
+        old = self.driver
+        old.stall()
+        for worker in [worker for worker in self.workers.values() if worker.host == old.place and self.ends_locals]:
+            worker.crash()
+        self.agenda.after(self.spread(4.0 * max(self.lease, STALE_SECONDS)), old.resume)
+        self.agenda.after(STALE_SECONDS + self.spread(30.0), lambda: self._restart(f"node{9 + len(self._drivers)}"))
+
+    def is_driver_alive(self, other: Process, me: Process) -> bool | None:
+        """Whether the driver that owns the run directory is alive, as far as another one can know."""
+        if other.host != me.host:
+            return None
+        return self._drivers[other.pid].alive
+
+    def takes_over(self, driver: Driver) -> None:
+        """A driver owns the run directory now."""
+        if driver is not self.driver and self.driver.alive:
+            self.count("driver replaced")
+            self.driver.scheduler.owner = False
+        self.driver = driver
+
+    def has_begun(self, driver: Driver) -> None:
+        """A driver listens now."""
+        self.listening = driver
+        if self.stopped:
+            driver.stop()
 
     def maybe_die(self) -> None:
         """One of the moments in which the driver may die.
@@ -198,7 +237,7 @@ class Cluster:
             self.stopped = True
             self.judge.note("stop")
             if not self.driver.alive:
-                self._restart_later()
+                self._driver_ended(self.driver, lose=False)
                 return
             self.driver.stop()
             self._send_home(STOP_SECONDS)
@@ -211,13 +250,13 @@ class Cluster:
         self._close_if_empty()
 
     def _kill_all(self) -> None:
-        for worker in self._crew():
+        for worker in self._crew(self.driver):
             worker.asked_to_end(0.0)
             self.agenda.after(KILL_SECONDS, worker.crash)
 
     def _close_if_empty(self) -> None:
         """The run is over when all processes of the driver have ended."""
-        if self._going_home and not self.gone_home and not self._crew():
+        if self._going_home and not self.gone_home and not self._crew(self.driver):
             self.run_is_over = True
             self.gone_home = True
             self.listening = None
@@ -229,19 +268,19 @@ class Cluster:
         with contextlib.suppress(Died, LedgerError):
             self.driver.close_ledger()
 
-    def _crew(self) -> list[Worker]:
-        """The processes that this life of the driver has started, and that live."""
-        life = self.driver.life
-        return [worker for worker in self.workers.values() if worker.process is not None and worker.life == life]
+    def _crew(self, driver: Driver) -> list[Worker]:
+        """The processes that a driver has started, and that live."""
+        mine = (worker for worker in self.workers.values() if worker.process is not None)
+        return [worker for worker in mine if worker.life == driver.life]
 
     # ---------------------------------------------------------------------------------------------- processes
 
-    def start_process(self, task: int, process: int | None) -> None:
+    def start_process(self, task: int, process: int | None, driver: Driver) -> None:
         """Start a worker process, here or on another node."""
         self._pids += 1
-        host = HERE if self.chance(0.5) else f"node{self._random.randint(1, 3)}"
+        host = driver.place if self.chance(0.5) else f"node{self._random.randint(1, 3)}"
         worker = Worker(
-            self, self._pids, task=task, process=process, host=host, rate=self._clock_rate(), life=self.driver.life
+            self, self._pids, task=task, process=process, host=host, rate=self._clock_rate(), life=driver.life
         )
         self.workers[worker.number] = worker
         self.judge.note("start", worker.number, "process", process, "task", task, "on", host)
@@ -250,15 +289,14 @@ class Cluster:
     def _by_hand(self, task: int) -> None:
         """Somebody starts a worker by hand, and again whenever it ends before the run is over."""
         if not self.run_is_over:
-            self.start_process(task, None)
+            self.start_process(task, None, self.driver)
 
     def process_ended(self, worker: Worker, code: int) -> None:
         """A worker process has ended."""
         del self.workers[worker.number]
         self.judge.note("end", worker.number, "with code", code)
         if worker.process is not None:
-            if worker.life == self.driver.life:
-                self.driver.process_ended(worker.process, worker.task, code)
+            self._drivers[worker.life].process_ended(worker.process, worker.task, code)
         else:
             self.agenda.after(self.spread(30.0), lambda: self._by_hand(worker.task))
         self._close_if_empty()
@@ -313,7 +351,11 @@ class Cluster:
         self.count("fenced")
         keys = () if worker.execution is None else (worker.execution.key,)
         self.judge.note("fenced", worker.number, keys=keys)
-        if late and not (worker.disturbed or self.gone_home or self._lives) and self.lease > _FEW_DELAYS * self.delay:
+        if (
+            late
+            and not (worker.disturbed or self.gone_home or len(self._drivers) > 1)
+            and self.lease > _FEW_DELAYS * self.delay
+        ):
             raise BrokenPromise("fence", f"process {worker.number} ends itself, and nothing was wrong with it", keys)
 
     def count(self, fault: str) -> None:

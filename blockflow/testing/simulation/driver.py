@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from blockflow.coordinator import BEAT_SECONDS, DEATH_SECONDS, FULL_SECONDS, HELLO_SECONDS, TICK_SECONDS
-from blockflow.errors import LedgerError, LedgerFullError, RemoteProtocolError
+from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError, RemoteProtocolError
 from blockflow.ledger.identity import identity_of
 from blockflow.ledger.owner import Process
 from blockflow.ledger.run_ledger import RunLedger
@@ -47,7 +47,7 @@ _LONGEST_TICK = 0.5
 """Seconds between two ticks in which nothing happens, where the product has fiftieths: that costs no truth, only time."""
 
 
-class _Watched(Scheduler):
+class WatchedScheduler(Scheduler):
     """A scheduler that is looked at over its shoulder."""
 
     def __init__(self, plan: Plan, judge: Judge, lease_seconds: float, ledger: RunLedger | None) -> None:
@@ -61,11 +61,14 @@ class _Watched(Scheduler):
         self._judge = judge
         self.ghosts: dict[int, Grant] = {}
         """By lease that was granted and not sent yet."""
+        self.owner = True
+        """No other driver has taken over."""
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Instruction]:
         """Handle an event, and let the judge see it."""
         instructions = super().handle(event, now)
-        for ghost in self._judge.saw(self, event, instructions):
+        ghosts = self._judge.saw(self, event, instructions) if self.owner else self._judge.overheard(instructions)
+        for ghost in ghosts:
             self.ghosts[ghost.lease] = ghost
         return instructions
 
@@ -77,13 +80,15 @@ class Driver:
         cluster: Where it runs.
         rate: Seconds of its clock per second.
         life: How many were before it.
+        place: Where it runs.
     """
 
-    def __init__(self, cluster: Cluster, rate: float, life: int) -> None:
+    def __init__(self, cluster: Cluster, rate: float, life: int, place: str) -> None:
         self._cluster = cluster
         self._judge = cluster.judge
         self._rate = rate
         self.life = life
+        self.place = place
         self.alive = True
         self._connections: dict[int, Connection] = {}
         self._frames: dict[int, FrameReader] = {}
@@ -98,8 +103,8 @@ class Driver:
         self._until_check = 10
         """Events until the scheduler recounts itself."""
         self._ledger: RunLedger | None = None
-        self.scheduler: _Watched
-        """The scheduler of this life."""
+        self.scheduler: WatchedScheduler
+        """The scheduler of this life, once it has begun."""
         self._switchboard: Switchboard
 
     def now(self) -> float:
@@ -146,30 +151,47 @@ class Driver:
 
     def _begin(self) -> None:
         cluster = self._cluster
-        if cluster.disk is not None:
-            me = Process(host=HERE, pid=10**6 + self.life, boot_id="simulated", started=self.life + 1)
-            store = open_store(
-                cluster.disk,
-                Path("simulated"),
-                identity_of(cluster.scenario.plan),
-                me=me,
-                alive=lambda other, me: False,
-                clock=lambda: 1e9 + cluster.agenda.now,
-            )
-            self._ledger = RunLedger(store)
-        self.scheduler = _Watched(cluster.scenario.plan, self._judge, cluster.lease, self._ledger)
-        self._switchboard = Switchboard(self.scheduler, run=cluster.run, lease_seconds=cluster.lease, place=HERE)
+        try:
+            self._ledger = self._open_ledger()
+        except LedgerError as error:
+            if isinstance(error, DamagedLedgerError):
+                raise BrokenPromise("ledger", str(error)) from error
+            cluster.driver_gave_up(self, str(error))
+            return
+        cluster.takes_over(self)
+        self.scheduler = WatchedScheduler(cluster.scenario.plan, self._judge, cluster.lease, self._ledger)
+        self._switchboard = Switchboard(self.scheduler, run=cluster.run, lease_seconds=cluster.lease, place=self.place)
         if self._ledger is not None:
             self._ledger.restore(self.scheduler, self.now())
         self._judge.restarted(self.scheduler)
-        cluster.listening = self
+        cluster.has_begun(self)
         self._handle(ev.Ticked())
         self._look_for_absent()
         if self._ledger is not None:
             self._beat()
 
+    def _open_ledger(self) -> RunLedger | None:
+        cluster = self._cluster
+        if cluster.disk is None:
+            return None
+        store = open_store(
+            cluster.disk,
+            Path("simulated"),
+            identity_of(cluster.scenario.plan),
+            me=Process(host=self.place, pid=self.life, boot_id=self.place, started=1),
+            alive=cluster.is_driver_alive,
+            clock=lambda: 1e9 + cluster.agenda.now,
+        )
+        return RunLedger(store)
+
     def _beat(self) -> None:
         self._start_recording()
+        if self._ledger is not None and self._cluster.chance(0.1):
+            try:
+                self._ledger._store.fold()
+            except LedgerError as error:
+                self._cluster.driver_gave_up(self, str(error))
+                return
         self._later(BEAT_SECONDS, self._beat)
 
     def stop(self) -> None:
@@ -232,7 +254,7 @@ class Driver:
         line = self._switchboard.line(connection.number)
         self._judge.note("driver loses", connection.number)
         self._carry_out(self._switchboard.disconnected(connection.number, self.now()))
-        if line is None or line.worker is None or line.said_goodbye or line.host != HERE:
+        if line is None or line.worker is None or line.said_goodbye or line.host != self.place:
             return
         worker, pid, until = line.worker, line.pid, self.now() + DEATH_SECONDS
 
@@ -247,7 +269,7 @@ class Driver:
     def _look_for_absent(self) -> None:
         """Workers of an earlier life that have died need not be waited for."""
         for known in self.scheduler.absent:
-            if known.host == HERE and self._cluster.is_dead(known.pid):
+            if known.host == self.place and self._cluster.is_dead(known.pid):
                 self._handle(ev.WorkerLeft(worker=known.worker, crashed=True))
         if self.scheduler.absent:
             self._later(_LONGEST_TICK, self._look_for_absent)
@@ -300,7 +322,7 @@ class Driver:
                     self._cluster.maybe_die()
                     self._send(action)
                 case Close():
-                    if action.reason:
+                    if action.reason and "without having joined" not in action.reason:
                         raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
                     self._close(action.connection)
                 case ev.StartProcess():
@@ -344,7 +366,7 @@ class Driver:
 
     def _start(self, action: ev.StartProcess) -> None:
         if not (self.scheduler.finished or self._cluster.stopped):
-            self._cluster.start_process(action.task, action.process)
+            self._cluster.start_process(action.task, action.process, self)
 
     def _check(self, asked: ev.RunChecks) -> None:
         plan = self.scheduler.plan.tasks[asked.task]

@@ -16,8 +16,6 @@ import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from blockflow.state import events as ev
 from blockflow.state.transitions import BlockState
 from blockflow.testing.simulation.facts import Execution, Grant, relations_of
@@ -79,7 +77,7 @@ class Judge:
         """By block that is granted and not taken back, reported or lost."""
         self.ended: dict[Key, BlockState] = {}
         """Blocks that have ended, and how."""
-        self._known = [np.zeros(task.grid.size, dtype=np.uint8) for task in plan.tasks]
+        self._known = [bytes(task.grid.size) for task in plan.tasks]
         """The scheduler's states when they were looked at last."""
         self.active: dict[Execution, None] = {}
         """What is being worked on at this moment; a process that stands still does nothing."""
@@ -180,10 +178,10 @@ class Judge:
             self._dismissed.discard(event.worker)
         orphans: list[Key] = []
         for number in range(len(self._known)):
-            states = scheduler.book(number).blocks.states
-            if not np.array_equal(states, self._known[number]):
-                orphans += self._changed(number, states.tolist(), event)
-                self._known[number] = states.copy()
+            states = scheduler.book(number).blocks.states.tobytes()
+            if states != self._known[number]:
+                orphans += self._changed(number, states, event)
+                self._known[number] = states
         self._check_orphans(orphans)
         grants = [self._granted(wanted, event) for wanted in instructions if isinstance(wanted, ev.GrantLease)]
         self._dismissed.update(wanted.worker for wanted in instructions if isinstance(wanted, ev.DismissWorker))
@@ -191,13 +189,23 @@ class Judge:
             self.note(type(event).__name__, "->", *(type(instruction).__name__ for instruction in instructions))
         return grants
 
+    def overheard(self, instructions: list[ev.Instruction]) -> list[Grant]:
+        """A driver that does not own the run directory any more grants something: only what workers do counts."""
+        return [self._ghost(wanted) for wanted in instructions if isinstance(wanted, ev.GrantLease)]
+
+    def _ghost(self, instruction: ev.GrantLease) -> Grant:
+        self._grants += 1
+        return Grant(
+            self._grants, instruction.task, instruction.indices.tolist(), instruction.worker, instruction.lease
+        )
+
     def restarted(self, scheduler: Scheduler) -> None:
         """A driver begins: what was promised before must still be true."""
         self.current.clear()
         self._dismissed.clear()
-        for number, known in enumerate(self._known):
-            states = scheduler.book(number).blocks.states
-            for index, state in enumerate(states.tolist()):
+        for number in range(len(self._known)):
+            states = self._known[number] = scheduler.book(number).blocks.states.tobytes()
+            for index, state in enumerate(states):
                 key = (number, index)
                 if key in self._relied_on and state != BlockState.DONE:
                     raise BrokenPromise("durability", f"block {key} was done and is {BlockState(state).name}", (key,))
@@ -206,13 +214,19 @@ class Judge:
                     raise BrokenPromise("truth", f"block {key} is restored as done, but never was", (key,))
                 if state in _ENDED:
                     self.ended[key] = BlockState(state)
-            known[:] = states
         self.note("driver begins")
 
-    def acknowledged(self, keys: list[Key]) -> None:
-        """A worker was told that its report of some blocks has arrived: it counts for ever."""
-        for key in keys:
-            if self._plan.tasks[key[0]].task.post_check is None and self.ended.get(key) == BlockState.DONE:
+    def acknowledged(self, grant: Grant, indices: list[int]) -> None:
+        """A worker was told that its report of some blocks has arrived: what was done is done for ever."""
+        if self._plan.tasks[grant.task].task.post_check is not None:
+            return
+        for index in indices:
+            if grant.executions[index].outcome == "done":
+                key = (grant.task, index)
+                if self.ended.get(key) != BlockState.DONE:
+                    raise BrokenPromise(
+                        "durability", f"block {key} was acknowledged, and does not count as done", (key,)
+                    )
                 self._relied_on.add(key)
 
     def _checked(self, event: ev.BlocksChecked) -> None:
@@ -234,10 +248,9 @@ class Judge:
             grant.executions[key[1]].outcome = outcome
 
     def _granted(self, instruction: ev.GrantLease, event: ev.Event) -> Grant:
-        self._grants += 1
-        task, indices = instruction.task, instruction.indices.tolist()
-        grant = Grant(self._grants, task, indices, instruction.worker, instruction.lease)
-        keys = tuple((task, index) for index in indices)
+        grant = self._ghost(instruction)
+        indices = grant.indices
+        keys = tuple((grant.task, index) for index in indices)
         self.note("granted as", grant.number, "attempt", instruction.attempt, keys=keys)
         if self.stopping:
             raise BrokenPromise("stop", f"{grant} is granted after the run was stopped", keys)
@@ -253,10 +266,10 @@ class Judge:
             self.current[key] = grant
         return grant
 
-    def _changed(self, task: int, states: list[int], event: ev.Event) -> list[Key]:
+    def _changed(self, task: int, states: bytes, event: ev.Event) -> list[Key]:
         """The states of some blocks of a task have changed; returns those that are orphaned now."""
         orphans = []
-        for index, (before, after) in enumerate(zip(self._known[task].tolist(), states, strict=True)):
+        for index, (before, after) in enumerate(zip(self._known[task], states, strict=True)):
             if before == after:
                 continue
             key = (task, index)
