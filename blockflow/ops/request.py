@@ -94,6 +94,8 @@ class MapRequest:
             )
         if self.launcher is not None and self.workers == 0:
             raise PlanError("num_workers=0 is this process, which needs no launcher")
+        if self.teardown is not None and self.setup is None:
+            raise PlanError("teardown gets what setup returns, and there is no setup")
         if self.call == "block" and self.pad is not None:
             raise PlanError("pad is for call='array'; with call='block' read with to_ndarray(roi, fill_value=...)")
 

@@ -594,6 +594,7 @@ class TestRefused:
         refused("call must be one of 'array', 'block', got 'source'", line, call="source")
         refused("casting must be one of 'checked', 'no'", line, casting="loose")
         refused("num_workers must be a whole number >= 0, or None for all processors, got -1", line, num_workers=-1)
+        refused("teardown gets what setup returns", line, teardown=print)
         refused("pad is for call='array'", line, call="block", pad="edge")
         refused("pad must be None, a mode of numpy.pad, or a dict of its arguments: got 'mirror'", line, pad="mirror")
         refused("a map needs at least one source, or an output that exists", collect=True)
