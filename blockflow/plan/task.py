@@ -111,7 +111,7 @@ class Task:
     num_workers: int = 1
     """Greatest number of worker processes."""
     max_retries: int = 2
-    """How often a block is tried again after a failure of user code."""
+    """How often a block is tried again after a failure of user code. Workers that are lost or preempted cost nothing."""
     fit: Fit = "valid"
     """What happens to blocks that do not fit: ``"valid"`` drops, ``"overhang"`` keeps whole, ``"shrink"`` cuts. A
     grid has a ``fit`` of its own."""
@@ -138,6 +138,9 @@ class Task:
     check_blocks: Callable[[Any], Any] | None = None
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""
+    stop_if_all_fail: bool = True
+    """Stop this task early if its first ten blocks all fail for good with the same type of error at the same place, and
+    none is done: the others would only be burnt. Blocks that were done before count as done. The result says so."""
     inputs: Sequence[Any] = field(default=(), repr=False)
     """What blocks read: arrays (:class:`blockflow.arrays.Array`, zarr) or paths. :meth:`plan` says how much of them."""
     outputs: Sequence[Any] = field(default=(), repr=False)
@@ -304,11 +307,11 @@ class Task:
                     f"got {limit!r}"
                 )
             self.timeout = float(limit)
-        if self.read_write_conflict not in (True, False):
-            raise PlanError(
-                f"task {self.task_id!r}: read_write_conflict must be True or False, got {self.read_write_conflict!r}"
-            )
-        self.read_write_conflict = bool(self.read_write_conflict)
+        for name in ("read_write_conflict", "stop_if_all_fail"):
+            value = getattr(self, name)
+            if value not in (True, False):
+                raise PlanError(f"task {self.task_id!r}: {name} must be True or False, got {value!r}")
+            setattr(self, name, bool(value))
 
     def _check_arrays(self) -> None:
         if self.shared_chunks not in SHARED_CHUNKS:

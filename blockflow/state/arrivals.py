@@ -59,6 +59,7 @@ class Arrivals:
         self._workers[event.worker] = WorkerBook(
             task=event.task,
             process=event.process,
+            host=event.host,
             unclaimed={lease.number for lease in self._leases.of_worker(event.worker)},
         )
         book = self._books[event.task]

@@ -47,6 +47,7 @@ class WorkerJoined(Struct, frozen=True, kw_only=True):
     process: int | None = None
     """The slot it runs in, if it was started by a launcher."""
     host: str = ""
+    """Where it runs; empty if unknown."""
     pid: int = 0
 
 

@@ -89,7 +89,7 @@ class Scheduler:
         self._touched = set(range(len(self._books)))
         """Tasks to which something happened."""
         self._records: list[Record] = []
-        self._outcomes = Outcomes(self._books, self._touched, self._records if recording else None)
+        self._outcomes = Outcomes(self._books, self._workers, self._touched, self._records if recording else None)
         self._arrivals = Arrivals(self._books, self._leases, self._workers, self._outcomes, self._touched)
         self._handout = Handout(self._books, self._leases, self._workers, largest_lease, self._arrivals.absence)
 
@@ -125,7 +125,8 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """The time at which a :class:`Ticked` will have something to do."""
-        times = [self._leases.next_deadline, self._handout.next_recall, self._arrivals.absence.until]
+        handout = self._handout
+        times = [self._leases.next_deadline, handout.next_recall, handout.next_look, self._arrivals.absence.until]
         return min((time for time in times if time is not None), default=None)
 
     # ------------------------------------------------------------------------------------- from life to life
@@ -194,6 +195,7 @@ class Scheduler:
             InvalidTransition: A bug in blockflow; the scheduler must not be used any more.
         """
         done: list[ev.Instruction] = []
+        self._outcomes.begin(now)
         match event:
             case ev.WorkerJoined():
                 self._arrivals.joined(event)
@@ -231,6 +233,7 @@ class Scheduler:
         book = self._books[self._known(worker, now).task]
         self._leases.renew(worker, now)
         if worker in book.workers:
+            book.pool.reached(self._workers[worker].process)
             book.asking.setdefault(worker, now)
             self._touched.add(book.plan.number)
 
@@ -271,14 +274,17 @@ class Scheduler:
             done.append(ev.RunChecks(task=book.plan.number, phase=ev.Phase.AFTER, indices=good))
         elif len(good):
             self._outcomes.done(book, good, attempts, event.seconds, now)
-        return done + self._count_failures_in_a_row(event, len(good))
+        return done + self._count_failures_in_a_row(event, len(good), now)
 
-    def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int) -> list[ev.Instruction]:
+    def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int, now: float) -> list[ev.Instruction]:
         worker = self._workers[event.worker]
         book = self._books[worker.task]
         if good:
             worker.failed_in_a_row.clear()
+            book.hosts.succeeded(worker.host)
         worker.failed_in_a_row.update(failure.index for failure in event.failures)
+        for failure in event.failures:
+            book.hosts.failed(worker.host, failure.index, now)
         replaceable = worker.process is not None and event.worker in book.workers
         if len(worker.failed_in_a_row) < FAILURES_IN_A_ROW or not replaceable:
             return []
@@ -322,6 +328,7 @@ class Scheduler:
                 self._arrivals.gone(worker)
         for known in self._arrivals.absence.passed(now):
             self._arrivals.gone(known.worker)
+        self._touched.update(self._handout.to_look_at(now))
         return done + self._handout.recalls(now)
 
     def _stop(self) -> list[ev.Instruction]:
