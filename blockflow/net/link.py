@@ -66,6 +66,8 @@ class Link:
         self._closed = False
         self._current: dict[tuple[int, int], tuple[Given, float]] = {}
         """By lease and position: blocks that the user's code is at work on, oldest first, and since when."""
+        self._armed: float | None = None
+        """When a thread that needs no lock ends this process."""
         self._thread = threading.Thread(target=self._keep_alive, name="blockflow-link", daemon=True)
 
     @classmethod
@@ -134,12 +136,7 @@ class Link:
                 if given is not None:
                     self._current[given.lease.number, given.position] = given, now
                     self._flush()
-                    if self._timeout is not None:
-                        # For C code that keeps Python's lock, where the second thread cannot run: dumped and ended
-                        # by a thread that needs no lock.
-                        faulthandler.dump_traceback_later(
-                            2 * self._timeout + 1.0, exit=True, file=sys.__stderr__ or sys.stderr
-                        )
+                    self._arm(now)
                     break
                 if self._session.finished or self._closed or self._over:
                     return None
@@ -163,9 +160,9 @@ class Link:
         """
         with self._changed:
             self._current.pop((given.lease.number, given.position), None)
-            if self._timeout is not None and not self._current:
-                faulthandler.cancel_dump_traceback_later()
-            self._session.block_done(given, failure, seconds, _now(), asks=asks)
+            now = _now()
+            self._arm(now)
+            self._session.block_done(given, failure, seconds, now, asks=asks)
             self._flush()
 
     def close(self, reason: str = "") -> None:
@@ -229,6 +226,7 @@ class Link:
                     return
                 now = _now()
                 self._receive()
+                self._arm(now)
                 if self._pipe is not None and now >= next_heartbeat:
                     self._session.heartbeat(now)
                     next_heartbeat = now + self._session.heartbeat_seconds
@@ -245,24 +243,34 @@ class Link:
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""
         due = [next_heartbeat, now + 1.0]
-        timeout = self._timeout
+        timeout = self._session.timeout_of(None)  # those that are found out while a run goes on are long
         if timeout is not None:
             # The next block may start at any time, so look often enough to notice its timeout at a tenth late.
             due.append(now + max(0.01, min(timeout / 10, 1.0)))
         return max(0.0, min(due) - now)
 
-    @property
-    def _timeout(self) -> float | None:
-        welcome = self._session.welcome
-        if welcome is None or welcome.timeout_microseconds is None:
-            return None
-        return welcome.timeout_microseconds / 1e6
+    def _arm(self, now: float) -> None:
+        """Have this process ended even if C code keeps Python's lock, so that the second thread cannot run.
+
+        A thread that needs no lock dumps all stacks and ends the process, later than the second thread would.
+        """
+        limits = [(began, self._session.timeout_of(given)) for given, began in self._current.values()]
+        ends = [began + 2 * timeout + 1.0 for began, timeout in limits if timeout is not None]
+        end = min(ends, default=None)
+        if end == self._armed:
+            return
+        self._armed = end
+        if end is None:
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            faulthandler.dump_traceback_later(max(0.1, end - now), exit=True, file=sys.__stderr__ or sys.stderr)
 
     def _watch(self, now: float) -> None:
         """End the process when a block takes too long, or when its blocks are not its own any more."""
-        timeout = self._timeout
-        given, began = next(iter(self._current.values()), (None, now))
-        if timeout is not None and given is not None and now - began > timeout:
+        for given, began in self._current.values():
+            timeout = self._session.timeout_of(given)
+            if timeout is None or now - began <= timeout:
+                continue
             text = f"block {given.index} took longer than its timeout of {timeout:g} s"
             _dump_stacks(f"{text}; this is what the process was doing:")
             error = f"TimeoutError: it took longer than its timeout of {timeout:g} s"

@@ -168,6 +168,8 @@ class GrantLease(Struct, frozen=True, kw_only=True):
     attempt: int
     """Attempt number of the first block; the others follow it."""
     indices: Indices
+    timeout: float | None = None
+    """Seconds that each block may take; None for what was said before, which may be no limit."""
 
 
 class AcknowledgeReport(Struct, frozen=True, kw_only=True):

@@ -219,7 +219,12 @@ class Handout:
             lease = self._leases.grant(worker, book.plan.number, indices, now)
             done.append(
                 ev.GrantLease(
-                    worker=worker, task=lease.task, lease=lease.number, attempt=lease.attempt, indices=indices
+                    worker=worker,
+                    task=lease.task,
+                    lease=lease.number,
+                    attempt=lease.attempt,
+                    indices=indices,
+                    timeout=book.seconds_for(int(indices[0])),
                 )
             )
         return done

@@ -259,6 +259,8 @@ class Scheduler:
             self._leases.end(lease)
         self._touched.add(book.plan.number)
         book.pace.measured(len(reported), event.seconds)
+        if not event.failures:
+            book.limit.measured(event.seconds)
         good = reported
         if event.failures:
             fine = ~np.isin(reported, [failure.index for failure in event.failures])

@@ -18,6 +18,7 @@ from blockflow.state.first_blocks import FirstBlocks
 from blockflow.state.frontier import Frontier, Smallest
 from blockflow.state.hosts import Hosts
 from blockflow.state.leases import Pace
+from blockflow.state.limits import Limit
 from blockflow.state.pool import Pool
 from blockflow.state.retries import Mishaps
 from blockflow.state.transitions import ENDED, SATISFIED, BlockState, Cause
@@ -76,6 +77,8 @@ class TaskBook:
         self.pool = Pool(plan.task.num_workers)
         self.pace = Pace()
         """Of the blocks."""
+        self.limit = Limit()
+        """How long a block may take, if the task leaves that to us."""
         self.check_pace = Pace()
         """Of the pre-checks."""
         self.hosts = Hosts()
@@ -130,6 +133,13 @@ class TaskBook:
         self.blocks.move(indices, Cause.CLAIMED, now)
         self.frontier.claimed(indices, undrawn)
         self.cleared.remove(indices)
+
+    def seconds_for(self, index: int | None = None) -> float | None:
+        """How long a block may take, or any, if the task leaves that to us; None for no limit of ours."""
+        if self.plan.task.timeout != "auto":
+            return None
+        known = None if index is None else self.mishaps.get(index)
+        return self.limit.seconds(0 if known is None else known.failures)
 
     def put_back(self, indices: Indices) -> None:
         """Blocks that were handed out, but not run, wait for a worker again."""

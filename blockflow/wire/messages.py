@@ -182,6 +182,8 @@ class Granted(_Message, frozen=True, tag=18):
     """Attempt number of the first block; the others follow it."""
     runs: Annotated[tuple[Natural, ...], Meta(max_length=2 * MOST_BLOCKS)]
     """Indices as gaps and lengths of runs, alternately: see :func:`pack_runs`."""
+    timeout_microseconds: Natural | None = None
+    """How long each block may take, in place of what :class:`Welcome` says."""
 
 
 class Acknowledged(_Message, frozen=True, tag=19):
@@ -196,6 +198,9 @@ class Alive(_Message, frozen=True, tag=20):
     """Answer to a heartbeat."""
 
     number: Natural
+    timeout_microseconds: Natural | None = None
+    """How long each block that is held may take, if that is longer than what was said when it was granted, or if
+    nothing was said."""
 
 
 class Recalled(_Message, frozen=True, tag=21):

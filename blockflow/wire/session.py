@@ -152,6 +152,7 @@ class WorkerSession:
                 self._acknowledged(message)
             case Alive():
                 self._answered(message.number)
+                self._allow(message.timeout_microseconds)
             case Recalled():
                 for lease in list(self._leases):
                     if lease.number == message.lease:
@@ -179,6 +180,12 @@ class WorkerSession:
         if self.welcome is None:
             raise LocalProtocolError("the driver has not welcomed this worker yet")
         return self.welcome.lease_microseconds / 1e6
+
+    def timeout_of(self, given: Given | None) -> float | None:
+        """How many seconds a block may take, or, without one, any block; None for no limit."""
+        if given is not None and given.lease.timeout is not None:
+            return given.lease.timeout
+        return None if self.welcome is None else _seconds(self.welcome.timeout_microseconds)
 
     # --------------------------------------------------------------------------------------------------- blocks
 
@@ -271,10 +278,16 @@ class WorkerSession:
         if not indices:
             raise RemoteProtocolError("a lease without blocks")
         self._asked = False
-        lease = HeldLease(message.lease, message.attempt, indices)
+        lease = HeldLease(message.lease, message.attempt, indices, _seconds(message.timeout_microseconds))
         self._leases.append(lease)
         if self.finished:
             self._give_back(lease)
+
+    def _allow(self, microseconds: int | None) -> None:
+        """Let blocks take longer than was said when they were granted, because others do."""
+        seconds = _seconds(microseconds)
+        for lease in self._leases if seconds is not None else ():
+            lease.timeout = seconds if lease.timeout is None else max(seconds, lease.timeout)
 
     def _answered(self, number: int, *, renews: bool = True) -> None:
         sent = self._sent_at.pop(number, None)
@@ -326,6 +339,10 @@ class WorkerSession:
         self._number += 1
         self._sent_at[self._number] = now
         return self._number
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / 1e6
 
 
 def _lease_number(lease: HeldLease) -> int:
