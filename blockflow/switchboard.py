@@ -132,6 +132,8 @@ class Switchboard:
                 limit = _microseconds(self._scheduler.book(line.task).seconds_for())
                 alive = Send(connection=connection, message=wire.Alive(message.number, limit))
                 return [alive, *self.handle(ev.HeartbeatReceived(worker=line.worker), now)]
+            case wire.Goodbye() if message.under_way:
+                return self.handle(ev.WorkerEnding(worker=line.worker), now)
             case wire.Goodbye():
                 line.said_goodbye = True
                 del self._connection_of[line.worker]

@@ -2,7 +2,8 @@
 
 Worker scripts are synchronous, so the caller blocks while it waits for a block. A second thread reads what the driver
 sends, sends heartbeats, and watches the clock: it ends the process when a block takes longer than its timeout, and
-when the driver has not answered for so long that the blocks held here may have been given to somebody else.
+when the driver has not answered for so long that the blocks held here may have been given to somebody else. It also
+listens to signals, and looks when the job ends (:mod:`blockflow.wire.ending`).
 
 When the connection is lost, work goes on, and a third thread looks for the driver until the blocks held here are not
 the worker's own any more: at the old address, or where a driver that was started again listens now.
@@ -21,9 +22,11 @@ from typing import TYPE_CHECKING
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
 from blockflow.net.connection_file import Connection, read_connection
 from blockflow.net.dial import dial
+from blockflow.net.signals import Signals
 from blockflow.place import this_place
 from blockflow.plan.block import Block
-from blockflow.wire.failures import FailureText
+from blockflow.wire.ending import Advice, Ending, time_limit
+from blockflow.wire.failures import LONGEST_ERROR, FailureText
 from blockflow.wire.framing import frame
 from blockflow.wire.messages import decode_from_driver, encode
 from blockflow.wire.session import WorkerSession
@@ -68,6 +71,9 @@ class Link:
         """By lease and position: blocks that the user's code is at work on, oldest first, and since when."""
         self._armed: float | None = None
         """When a thread that needs no lock ends this process."""
+        self._ending = Ending()
+        self._signals: Signals | None = None
+        """None if somebody else listens to signals."""
         self._thread = threading.Thread(target=self._keep_alive, name="blockflow-link", daemon=True)
 
     @classmethod
@@ -89,7 +95,10 @@ class Link:
         if connection.finished:
             return None
         link = cls(connection, task=task, process=process)
+        limit = time_limit(os.environ)
+        link._ending = Ending(None if limit is None else _now() + limit - time.time())
         link._pipe = link._join(connection)
+        link._signals = Signals.listen()
         link._thread.start()
         return link
 
@@ -162,6 +171,7 @@ class Link:
             self._current.pop((given.lease.number, given.position), None)
             now = _now()
             self._arm(now)
+            self._ending.measured(seconds)
             self._session.block_done(given, failure, seconds, now, asks=asks)
             self._flush()
 
@@ -179,6 +189,8 @@ class Link:
                 pipe.wake()
             self._changed.notify_all()
         self._thread.join(timeout=1.0)
+        if self._signals is not None:
+            self._signals.close()
         if pipe is not None:
             pipe.close()
 
@@ -227,6 +239,7 @@ class Link:
                 now = _now()
                 self._receive()
                 self._arm(now)
+                self._end_in_time(now)
                 if self._pipe is not None and now >= next_heartbeat:
                     self._session.heartbeat(now)
                     next_heartbeat = now + self._session.heartbeat_seconds
@@ -238,7 +251,7 @@ class Link:
                 if pipe is None:
                     self._changed.wait(min(max(wait, 0.01), 0.1))
             if pipe is not None:
-                pipe.wait(wait)
+                pipe.wait(wait, -1 if self._signals is None else self._signals.fileno())
 
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""
@@ -264,6 +277,25 @@ class Link:
             faulthandler.cancel_dump_traceback_later()
         else:
             faulthandler.dump_traceback_later(max(0.1, end - now), exit=True, file=sys.__stderr__ or sys.stderr)
+
+    def _end_in_time(self, now: float) -> None:
+        """Take nothing more, or end in the middle of a block, if this process was told to end or soon will be ended."""
+        if self._signals is not None and self._signals.heard():
+            self._ending.signalled(now)
+        began = min((began for _, began in self._current.values()), default=None)
+        advice = self._ending.advice(now, began, dismissed=self._session.dismissed)
+        if advice is Advice.FINISH and not self._session.finished:
+            self._session.drain()
+        elif advice is Advice.ABANDON:
+            blocks = ", ".join(str(given.index) for given, _ in self._current.values())
+            text = f"ended before its blocks were done; given back: {blocks}" if blocks else "ended"
+            self._session.goodbye(text[:LONGEST_ERROR], now, under_way=bool(blocks))
+            self._flush()
+            with contextlib.suppress(Exception):
+                sys.stderr.write(f"blockflow: this process was told to end, or its job is about to: {text}\n")
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(0)
 
     def _watch(self, now: float) -> None:
         """End the process when a block takes too long, or when its blocks are not its own any more."""

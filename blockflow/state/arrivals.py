@@ -64,6 +64,7 @@ class Arrivals:
         )
         book = self._books[event.task]
         book.workers.add(event.worker)
+        book.pool.joined(event.process)
         book.asking.pop(event.worker, None)
         self._touched.add(event.task)
         self._outcomes.record(

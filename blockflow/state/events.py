@@ -102,6 +102,12 @@ class WorkerLeft(Struct, frozen=True, kw_only=True):
     """Its process died; if not, it said goodbye."""
 
 
+class WorkerEnding(Struct, frozen=True, kw_only=True):
+    """A client's process is about to end in the middle of its blocks, for a reason that is not theirs."""
+
+    worker: int
+
+
 class ConnectionLost(Struct, frozen=True, kw_only=True):
     """A client is not connected any more, but may still be at work until its leases end."""
 
@@ -149,6 +155,7 @@ Event: TypeAlias = (
     | BlocksReturned
     | HeartbeatReceived
     | WorkerLeft
+    | WorkerEnding
     | ConnectionLost
     | ProcessEnded
     | BlocksChecked

@@ -45,6 +45,8 @@ class WorkerBook:
     host: str = ""
     """Where it runs; empty if unknown."""
     connected: bool = True
+    ending: bool = False
+    """It has said that it ends in the middle of its blocks, which are not to blame."""
     failed_in_a_row: set[int] = field(default_factory=set)
     """Blocks that failed on it since the last one that did not."""
     unclaimed: set[int] | None = None
@@ -96,7 +98,7 @@ class Handout:
             for number in numbers:
                 book = self._books[number]
                 if book.given_up:
-                    done += self.recall_all(number)
+                    done += self._recall_all(number)
                 elif not self._absence.waiting:
                     book.frontier.fall_due(now)
                     done += self._checks(book, now)
@@ -122,11 +124,11 @@ class Handout:
                 done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
         return done
 
-    def recall_all(self, task: int | None = None) -> list[ev.Instruction]:
-        """Ask workers for all blocks they have not started, in one task or in all of them."""
+    def _recall_all(self, task: int) -> list[ev.Instruction]:
+        """Ask the workers of a task for all blocks they have not started."""
         done: list[ev.Instruction] = []
         for lease in self._leases:
-            if task in (None, lease.task) and not lease.recalled and self._workers[lease.worker].connected:
+            if lease.task == task and not lease.recalled and self._workers[lease.worker].connected:
                 lease.recalled = True
                 done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
         return done

@@ -31,6 +31,7 @@ class Pool:
         self.gave_up: str | None = None
         """Why no process is started any more; None while all is well."""
         self._reached: set[int] = set()
+        self._joined: set[int] = set()
         self._adopted: set[int] = set()
         self._works = False
         """A process has asked for a block before."""
@@ -67,6 +68,11 @@ class Pool:
             self._adopted.discard(process)
             self.ended(process, clean=True, how="")
 
+    def joined(self, process: int | None) -> None:
+        """A worker in a process has come: it wants to work."""
+        if process in self.alive:
+            self._joined.add(process)
+
     def reached(self, process: int | None) -> None:
         """A process, or a worker from elsewhere (None), asks for a block: starting works."""
         if process is None:
@@ -81,9 +87,11 @@ class Pool:
         if process not in self.alive:
             return
         self.alive.discard(process)
+        joined = process in self._joined
+        self._joined.discard(process)
         if process in self._reached:
             self._reached.discard(process)
-        elif clean:
+        elif clean and not joined:
             self._declined += 1
         else:
             self._bad_starts += 1

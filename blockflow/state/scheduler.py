@@ -211,8 +211,11 @@ class Scheduler:
                 self._alive(event.worker, now)
             case ev.WorkerLeft():
                 done += self._left(event, now)
+            case ev.WorkerEnding():
+                self._known(event.worker, now).ending = True
+                self._leave_alone(event.worker)
             case ev.ConnectionLost():
-                self._disconnected(event.worker)
+                self._disconnected(event.worker, now)
             case ev.ProcessEnded():
                 self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how)
                 self._touched.add(event.task)
@@ -314,9 +317,11 @@ class Scheduler:
         self._arrivals.gone(event.worker)
         return done
 
-    def _disconnected(self, worker: int) -> None:
+    def _disconnected(self, worker: int, now: float) -> None:
         if worker not in self._workers:
             return
+        if self._workers[worker].ending:  # the end of its connection is the end of its process
+            self._lose(worker, now, suspicious=False)
         self._workers[worker].connected = False
         self._leave_alone(worker)
         if not self._leases.of_worker(worker):
@@ -338,11 +343,10 @@ class Scheduler:
             return []
         self._handout.stopping = True
         self._touched.update(range(len(self._books)))
-        return [
-            ev.RecallLease(worker=lease.worker, lease=lease.number)
-            for lease in self._leases
-            if self._workers[lease.worker].connected
-        ]
+        holders = {lease.worker for lease in self._leases if self._workers[lease.worker].connected}
+        for worker in holders:
+            self._leave_alone(worker)
+        return [ev.DismissWorker(worker=worker) for worker in sorted(holders)]
 
     def _checked(self, event: ev.BlocksChecked, now: float) -> list[ev.Instruction]:
         book = self._books[event.task]
@@ -371,6 +375,7 @@ class Scheduler:
     def _lose(self, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
         """A worker will not finish what it holds; with `suspicious` one of the blocks may have been the cause."""
         done: list[ev.Instruction] = []
+        suspicious = suspicious and not self._workers[worker].ending
         for lease in self._leases.of_worker(worker):
             self._leases.end(lease)
             if suspicious:

@@ -104,6 +104,9 @@ class Goodbye(_Message, frozen=True, tag=5):
     """The worker leaves, and will not write any more."""
 
     reason: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+    under_way: bool = False
+    """The process ends in the middle of blocks that it still holds, and nobody is to blame. Only the end of the
+    connection, which the operating system closes when no thread runs any more, says that it does not write."""
 
 
 class Held(_Message, frozen=True, tag=6):

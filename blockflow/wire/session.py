@@ -68,7 +68,9 @@ class WorkerSession:
         self.refused: str | None = None
         """Why the driver does not want this worker."""
         self.finished = False
-        """The driver has nothing more for this worker."""
+        """Nothing more is taken, because the driver has nothing for this worker, or because it ends."""
+        self.dismissed = False
+        """The driver has said so."""
         self.deadline: float | None = None
         """After this time the worker holds nothing any more; None before it has been welcomed."""
         self.overtaken = False
@@ -117,14 +119,26 @@ class WorkerSession:
         self._report_shortened(now)
         self._outgoing.append(Heartbeat(self._numbered(now)))
 
-    def goodbye(self, reason: str, now: float) -> None:
-        """Report what is done, give back what is not started, and leave."""
+    def drain(self) -> None:
+        """Take nothing more, and give back what is not started."""
+        self.finished = True
+        for lease in list(self._leases):
+            self._give_back(lease)
+
+    def goodbye(self, reason: str, now: float, *, under_way: bool = False) -> None:
+        """Report what is done, give back what is not started, and leave.
+
+        Args:
+            reason: In words.
+            now: The time.
+            under_way: The process ends in the middle of blocks; others can have them when its connection has ended.
+        """
         for lease in list(self._leases):
             self._give_back(lease)
             self._report_progress(lease, now, asks=False)
         self._leases.clear()
         self.finished = True
-        self._outgoing.append(Goodbye(reason))
+        self._outgoing.append(Goodbye(reason, under_way))
 
     def take_outgoing(self) -> list[FromWorker]:
         """What has to be sent now, in this order."""
@@ -158,9 +172,8 @@ class WorkerSession:
                     if lease.number == message.lease:
                         self._give_back(lease)
             case Finished():
-                self.finished = True
-                for lease in list(self._leases):
-                    self._give_back(lease)
+                self.dismissed = True
+                self.drain()
             case _:
                 assert_never(message)
 

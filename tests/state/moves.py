@@ -202,6 +202,14 @@ def _disconnect(world: World, random: Random) -> None:
         world.disconnect(random.choice(workers))
 
 
+def _end_in_the_middle(world: World, random: Random) -> None:
+    if workers := _connected(world):
+        worker = random.choice(workers)
+        world.announce_end(worker)
+        if random.random() < 0.7:
+            world.disconnect(worker)
+
+
 def _rejoin(world: World, random: Random) -> None:
     lost = [worker for worker in world.workers.values() if not worker.connected]
     if lost:
@@ -242,6 +250,7 @@ _FAULTS: list[Callable[[World, Random], None]] = [
     _crash_in_a_block,
     _leave_twice,
     _disconnect,
+    _end_in_the_middle,
     _rejoin,
     _pass_a_lease,
     _end_process,

@@ -103,6 +103,26 @@ def blames_blocks_that_were_fetched_ahead(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "_lose", lose)
 
 
+def blames_blocks_of_workers_that_had_to_end(patch: pytest.MonkeyPatch) -> None:
+    lose = Scheduler._lose
+
+    def blame(scheduler: Scheduler, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
+        scheduler._workers[worker].ending = False
+        return lose(scheduler, worker, now, suspicious=suspicious)
+
+    patch.setattr(Scheduler, "_lose", blame)
+
+
+def keeps_the_blocks_of_workers_that_had_to_end(patch: pytest.MonkeyPatch) -> None:
+    def disconnected(scheduler: Scheduler, worker: int, now: float) -> None:
+        if worker in scheduler._workers:
+            scheduler._workers[worker].ending = False
+            disconnect(scheduler, worker, now)
+
+    disconnect = Scheduler._disconnected
+    patch.setattr(Scheduler, "_disconnected", disconnected)
+
+
 def forgets_orphans(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outcomes, "orphan", lambda books, task, indices, now: set())
 
@@ -212,7 +232,7 @@ def starts_too_many_processes(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_what_a_lost_connection_left(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scheduler, "_disconnected", lambda scheduler, worker: None)
+    patch.setattr(Scheduler, "_disconnected", lambda scheduler, worker, now: None)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +248,8 @@ def keeps_what_a_lost_connection_left(patch: pytest.MonkeyPatch) -> None:
         counts_losses_as_failures,
         never_finds_the_block_that_kills,
         blames_blocks_that_were_fetched_ahead,
+        blames_blocks_of_workers_that_had_to_end,
+        keeps_the_blocks_of_workers_that_had_to_end,
         forgets_orphans,
         forgets_to_release,
         runs_a_block_whose_pre_check_raised,

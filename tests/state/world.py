@@ -110,7 +110,8 @@ class GhostWorker:
     connected: bool = True
     asking: bool = False
     dismissed: bool = False
-    """For good, because it failed too often."""
+    """For good, because it failed too often, or ends, or the run was stopped while it held blocks."""
+    ending: bool = False
     heard: float = 0.0
     """When its leases were renewed last."""
     leases: list[GhostLease] = field(default_factory=list)
@@ -150,7 +151,6 @@ class World:
         self._expected_failures: list[tuple[Key, bool]] = []
         self._expected_checks: list[Key] = []
         self._expected_answers: list[tuple[int, bool]] = []
-        self._expected_recalls: set[int] = set()
         self._expected_dismissals: set[int] = set()
         self._handle(ev.Ticked())
 
@@ -166,7 +166,7 @@ class World:
 
     def rejoin(self, worker: GhostWorker) -> None:
         """A worker that lost its connection is back, with its leases."""
-        worker.connected, worker.dismissed = True, False
+        worker.connected, worker.dismissed, worker.ending = True, False, False
         worker.failed_in_a_row.clear()
         self._handle(ev.WorkerJoined(worker=worker.number, task=worker.task, process=worker.process, host=worker.host))
         for lease in worker.live:
@@ -237,8 +237,15 @@ class World:
         self._handle(ev.ConnectionLost(worker=worker.number))
         self._handle(ev.WorkerLeft(worker=worker.number, crashed=True))
 
+    def announce_end(self, worker: GhostWorker) -> None:
+        """A worker is about to end in the middle of its blocks."""
+        worker.ending, worker.dismissed, worker.asking = True, True, False
+        self._handle(ev.WorkerEnding(worker=worker.number))
+
     def disconnect(self, worker: GhostWorker) -> None:
         worker.connected, worker.asking = False, False
+        if worker.ending:
+            self._lose(worker, suspicious=False)
         if not worker.live:
             self._forget(worker)
         self._handle(ev.ConnectionLost(worker=worker.number))
@@ -303,9 +310,10 @@ class World:
 
     def stop(self) -> None:
         if not self.stopped:
-            self._expected_recalls = {
-                lease.number for worker in self.workers.values() if worker.connected for lease in worker.live
-            }
+            for worker in self.workers.values():
+                if worker.connected and worker.live:
+                    self._expected_dismissals.add(worker.number)
+                    worker.dismissed, worker.asking = True, False
         self.stopped = True
         self._handle(ev.StopAsked())
 
@@ -392,7 +400,7 @@ class World:
             lease.live = False
             for block in lease.outstanding:
                 block.holder = None
-                if suspicious and not place:
+                if suspicious and not worker.ending and not place:
                     block.again = True
                     self._avoid(block, worker.number, worker.host)
                     block.killed += len(lease.outstanding) == 1
@@ -419,10 +427,7 @@ class World:
                 case ev.AcknowledgeReport():
                     self._expected_answers.remove((instruction.lease, instruction.stale))
                 case ev.RecallLease():
-                    if self.stopped:
-                        self._expected_recalls.remove(instruction.lease)
-                    else:
-                        self._recalled(instruction)
+                    self._recalled(instruction)
                 case ev.DismissWorker():
                     self._dismissed(instruction.worker)
                 case ev.StartProcess():
@@ -435,7 +440,6 @@ class World:
         assert not self._expected_failures, "nobody was told of a failure"
         assert not self._expected_checks, "a finished block is not verified"
         assert not self._expected_answers, "a report was not answered"
-        assert not self._expected_recalls, "a lease was not recalled"
         assert not self._expected_dismissals, "a worker was not dismissed"
         self.scheduler.validate()
         self._compare()
