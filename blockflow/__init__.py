@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from blockflow import ops as ops
     from blockflow import recipes as recipes
     from blockflow.geometry import Coordinate, Roi
+    from blockflow.launch.launchers import LSF, Command, Dask, Local, Slurm
     from blockflow.ledger.reading import Ledger
     from blockflow.logging import get_worker_log_basename, redirect_stdouterr
     from blockflow.net.client import Client
@@ -48,16 +49,21 @@ _HOMES = {
     "BlockStatus": "blockflow.plan.block",
     "BlockwiseDependencyGraph": "blockflow.plan.graph",
     "Client": "blockflow.net.client",
+    "Command": "blockflow.launch.launchers",
     "Context": "blockflow.net.context",
     "Coordinate": "blockflow.geometry",
+    "Dask": "blockflow.launch.launchers",
     "DependencyGraph": "blockflow.plan.graph",
     "Grid": "blockflow.plan.grid",
+    "LSF": "blockflow.launch.launchers",
     "Ledger": "blockflow.ledger.reading",
+    "Local": "blockflow.launch.launchers",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
     "Scheduler": "blockflow.state.scheduler",
     "SerialServer": "blockflow.servers",
     "Server": "blockflow.servers",
+    "Slurm": "blockflow.launch.launchers",
     "Task": "blockflow.plan.task",
     "TaskState": "blockflow.state.task_book",
     "expand_roi_to_grid": "blockflow.plan.expand",
@@ -69,20 +75,25 @@ _HOMES = {
 """Where each public name lives. They are imported on first use, because a worker needs few of them."""
 
 __all__ = [
+    "LSF",
     "Block",
     "BlockStatus",
     "BlockwiseDependencyGraph",
     "Client",
+    "Command",
     "Context",
     "Coordinate",
+    "Dask",
     "DependencyGraph",
     "Grid",
     "Ledger",
+    "Local",
     "Roi",
     "RunResult",
     "Scheduler",
     "SerialServer",
     "Server",
+    "Slurm",
     "Task",
     "TaskState",
     "expand_roi_to_grid",

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from blockflow.errors import ConnectionFileError, RunError
 from blockflow.logging import get_log_basedir
+from blockflow.plan.launcher import has_local
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from blockflow.coordinator import Coordinator
     from blockflow.launch.local import LocalLauncher
@@ -51,6 +52,7 @@ def run_in_processes(
     stop_event: threading.Event | None = None,
     lease_seconds: float = 60.0,
     ledger: RunLedger | None = None,
+    resources: Mapping[str, int] | None = None,
 ) -> tuple[Scheduler, Connection | None]:
     """Run a plan to its end with worker processes.
 
@@ -62,7 +64,8 @@ def run_in_processes(
         scheduler: Made for the plan, and not used before; made here if not given.
         stop_event: Setting it stops the run.
         lease_seconds: How long a worker on another machine keeps its blocks without a sign of life.
-        ledger: Where everything is recorded; closed at the end.
+        ledger: Where everything is recorded.
+        resources: How much there is of what tasks require.
 
     Returns:
         The scheduler, and where the run listened.
@@ -71,7 +74,8 @@ def run_in_processes(
 
     listening = None if host is None else _listen(host, port)
     launcher = LocalLauncher()
-    launcher.prepare()  # it loads what workers need while this process imports all that follows
+    if any(has_local(task.launchers) for task in plan.tasks):
+        launcher.prepare()  # it loads what workers need while this process imports all that follows
     try:
         from blockflow.state.leases import LARGEST_LEASE
         from blockflow.state.scheduler import Scheduler
@@ -83,6 +87,7 @@ def run_in_processes(
                 lease_seconds=lease_seconds,
                 epoch=0 if ledger is None else ledger.epoch,
                 recording=ledger is not None,
+                resources=resources,
             )
         coordinator, actions = _coordinator(scheduler, launcher, host or "127.0.0.1", listening, ledger)
     except BaseException:
@@ -214,7 +219,12 @@ def _end(coordinator: Coordinator) -> None:
 
 
 def run_here(
-    plan: Plan, display: Display, scheduler: Scheduler | None = None, *, ledger: RunLedger | None = None
+    plan: Plan,
+    display: Display,
+    scheduler: Scheduler | None = None,
+    *,
+    ledger: RunLedger | None = None,
+    resources: Mapping[str, int] | None = None,
 ) -> Scheduler:
     """Run a plan to its end in this process.
 
@@ -222,15 +232,16 @@ def run_here(
         plan: What to run.
         display: Shows how far the run is.
         scheduler: Made for the plan, and not used before; made here if not given.
-        ledger: Where everything is recorded; closed at the end.
+        ledger: Where everything is recorded.
+        resources: How much there is of what tasks require.
     """
     from blockflow.serial import run_serially
     from blockflow.state.scheduler import Scheduler
 
     if ledger is not None:
-        scheduler = Scheduler(plan, epoch=ledger.epoch, recording=True)
+        scheduler = Scheduler(plan, epoch=ledger.epoch, recording=True, resources=resources)
         ledger.restore(scheduler, time.monotonic())
-    scheduler = scheduler or Scheduler(plan)
+    scheduler = scheduler or Scheduler(plan, resources=resources)
     next_look = 0.0
     try:
         for _ in run_serially(scheduler, ledger):

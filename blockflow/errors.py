@@ -15,6 +15,7 @@
     │   ├── LocalProtocolError          this side broke the rules of the wire: a bug in blockflow
     │   └── RemoteProtocolError         the other side did: its connection is closed
     ├── RunError (RuntimeError)
+    │   ├── BlockError                  blocks failed in worker processes, and their own exception could not be sent
     │   ├── NotShippableError (TypeError)   a function that cannot be sent to a worker process
     │   ├── ConnectionFileError         no usable connection file: absent, readable by others, damaged
     │   ├── UnreachableError (ConnectionError)  nobody answers at the address, or not with this run's key
@@ -30,7 +31,8 @@
         └── InvalidTransition           an event that is impossible in this state: a bug in blockflow
 
 Every exception also *is* the builtin that fits, so ``except ValueError`` works. Failures of the user's own
-code are never wrapped: in this process they keep their type, from a worker they arrive as text.
+code are never wrapped: in this process they keep their type, from a worker they arrive as text. Where there is a
+private place for it (:func:`blockflow.ops.map_blocks`), the exception itself comes with the text as its cause.
 """
 
 
@@ -84,6 +86,10 @@ class RemoteProtocolError(ProtocolError):
 
 class RunError(BlockflowError, RuntimeError):
     """A run could not be started or carried on."""
+
+
+class BlockError(RunError):
+    """Blocks failed in worker processes; the text tells what the first of them raised there, with its traceback."""
 
 
 class NotShippableError(RunError, TypeError):

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blockflow.driving import run_here, run_in_processes
 from blockflow.errors import PlanError
 from blockflow.logging import get_log_basedir
 from blockflow.monitor.progress import make_display
+from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan, dropped_voxels_warning
+from blockflow.plan.requirements import check_resources, checked_amounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from blockflow.ledger.run_ledger import RunLedger
@@ -44,7 +46,9 @@ def run_blockwise(
     summary: bool = True,
     host: str | None = None,
     port: int = 0,
+    launcher: Any = None,
     lease_seconds: float = 60.0,
+    resources: Mapping[str, int] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     reset: bool = False,
     retry_failed: bool = False,
@@ -69,11 +73,16 @@ def run_blockwise(
         progress: Show how far the run is.
         summary: Print an account at the end.
         host: Address to listen on and to tell workers, for workers on other machines; by default the value of
-            ``DAISY_HOST``. With neither, the run listens on a socket in the file system, which only processes of this
-            user on this machine can reach.
+            ``DAISY_HOST``. With neither, the run listens on this machine's own address if a launcher starts workers
+            elsewhere, and else on a socket in the file system, which only processes of this user on this machine can
+            reach.
         port: Port to listen on, with 127.0.0.1 as `host` if none is given; 0 for any that is free.
+        launcher: How workers come to life, for tasks that do not say it themselves: ``Slurm(...)``, ``LSF(...)``,
+            ``Command(...)``, ``Dask(...)``, ``Local(n)``, or a list of these; by default processes of this machine.
         lease_seconds: How long a worker on another machine keeps its blocks without a sign of life. Give more if your
             blocks run C code that holds Python's lock for longer. Workers on this machine keep them while they live.
+        resources: How much there is of what tasks require, as ``{"gpu": 4}``: no more workers have blocks at once than
+            that is enough for.
         run_dir: Directory of the run: its ledger, logs and connection file. What is done is recorded there before
             anybody hears of it, and a second call with the same directory goes on where the first has ended, however
             it has ended. :class:`blockflow.Ledger` reads it.
@@ -97,11 +106,13 @@ def run_blockwise(
     """
     from blockflow.plan.task import Task as TaskClass
 
-    plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks)
+    plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks, launcher)
     check_runnable(plan)
     _check_port(port)
     if isinstance(lease_seconds, bool) or not 1 <= lease_seconds <= 86400:
         raise PlanError(f"lease_seconds must be a number from 1 to 86400 (one day), got {lease_seconds!r}")
+    amounts = checked_amounts("resources", resources, least=0)
+    check_resources([task.task for task in plan.tasks], amounts)
     for task in plan.tasks:
         warning = dropped_voxels_warning(task.task)
         if warning is not None:
@@ -120,12 +131,18 @@ def run_blockwise(
             for line in ledger.account(plan):
                 display.write(line)
         if multiprocessing:
-            address = host or os.environ.get(HOST_VARIABLE) or ("127.0.0.1" if port else None)
+            address = host or os.environ.get(HOST_VARIABLE) or _own_address(plan) or ("127.0.0.1" if port else None)
             scheduler, _ = run_in_processes(
-                plan, display, host=address, port=port, lease_seconds=lease_seconds, ledger=ledger
+                plan,
+                display,
+                host=address,
+                port=port,
+                lease_seconds=lease_seconds,
+                ledger=ledger,
+                resources=amounts,
             )
         else:
-            scheduler = run_here(plan, display, ledger=ledger)
+            scheduler = run_here(plan, display, ledger=ledger, resources=amounts)
     finally:
         trouble = None if ledger is None else ledger.close()
         if trouble is not None:
@@ -160,6 +177,15 @@ def _account(scheduler: Scheduler, display: Display, seconds: float, logs: Path 
     if summary:
         display.write(account(result, seconds, None if logs is None else str(logs)))
     return result
+
+
+def _own_address(plan: Plan) -> str | None:
+    """Where workers on other machines can reach this one; None if there are none."""
+    if all(is_local(task.launchers) for task in plan.tasks):
+        return None
+    from blockflow.net.addresses import own_address
+
+    return own_address()
 
 
 def _check_port(port: int) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import blockflow
-from blockflow import run, servers
 from blockflow.errors import PlanError
+from blockflow.plan import plan
 from blockflow.plan.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from blockflow.plan.plan import Plan
 
 _NAME = "__blockflow_plan__"
 """What ``__name__`` is in a script."""
@@ -52,7 +53,7 @@ def tasks_in(target: str) -> list[Task]:
             if callable(found) and not isinstance(found, Task):
                 found = found()
     except _Stopped as stopped:
-        found, name = stopped.tasks, "what is run"
+        return stopped.tasks
     if name:
         return _tasks(found, f"{name} of {place}")
     tasks = [value for value in names.values() if isinstance(value, Task)]
@@ -67,31 +68,29 @@ def tasks_in(target: str) -> list[Task]:
 class _Stopped(BaseException):
     """A script was about to run tasks. Not an Exception, so that scripts do not catch it."""
 
-    def __init__(self, tasks: Any) -> None:
+    def __init__(self, tasks: list[Task]) -> None:
         super().__init__()
         self.tasks = tasks
 
 
 @contextmanager
 def _held() -> Iterator[None]:
-    """Whatever would run tasks meanwhile stops instead."""
+    """Whatever would run tasks meanwhile stops instead: every run begins with :func:`check_runnable`."""
 
-    def stop(tasks: Any, *arguments: object, **options: object) -> NoReturn:
-        raise _Stopped(tasks)
+    def stop(checked: Plan) -> NoReturn:
+        raise _Stopped([planned.task for planned in checked.tasks])
 
-    def stop_server(self: object, tasks: Any, *arguments: object, **options: object) -> NoReturn:
-        raise _Stopped(tasks)
-
-    doors: list[tuple[Any, Any]] = [(blockflow, stop), (run, stop)]
-    doors += [(servers.Server, stop_server), (servers.SerialServer, stop_server)]
-    before = [door.run_blockwise for door, _ in doors]
+    original = plan.check_runnable
+    loaded = [module for name, module in sys.modules.items() if name.startswith("blockflow.")]
+    doors: list[Any] = [module for module in loaded if vars(module).get("check_runnable") is original]
     try:
-        for door, stopping in doors:
-            door.run_blockwise = stopping
+        for door in doors:
+            door.check_runnable = stop
         yield
     finally:
-        for (door, _), was in zip(doors, before, strict=True):
-            door.run_blockwise = was
+        for name, module in list(sys.modules.items()):
+            if name.startswith("blockflow.") and vars(module).get("check_runnable") is stop:
+                vars(module)["check_runnable"] = original
 
 
 def _names_in(place: str) -> dict[str, Any]:

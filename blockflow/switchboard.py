@@ -47,6 +47,8 @@ class Line:
     host: str = ""
     pid: int = 0
     worker: int | None = None
+    process: int | None = None
+    """The slot in which the worker runs, if a launcher started it."""
     task: int = 0
     watched: bool = False
     """It is a process on the driver's machine, whose death the driver notices."""
@@ -167,7 +169,7 @@ class Switchboard:
         joined = ev.WorkerJoined(worker=worker, task=task, process=message.process, host=message.host, pid=message.pid)
         done = self._scheduler.handle(joined, now)
         self._next_worker = max(self._next_worker, worker + 1)
-        line.worker, line.task = worker, task
+        line.worker, line.task, line.process = worker, task, message.process
         line.host, line.pid = message.host, message.pid
         line.watched = message.host == self._place
         self._connection_of[worker] = connection

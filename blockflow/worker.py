@@ -79,7 +79,7 @@ def be_worker(payload: dict[str, Any]) -> int:
         function()
         return 0
     try:
-        link = open_link(Context.from_env())
+        link = open_link(Context.from_env(), payload.get("grace"))
         if link is not None and setup is None:
             work(link, function)
             link.close()
@@ -96,8 +96,7 @@ def be_worker(payload: dict[str, Any]) -> int:
 
 
 def _take_over(payload: dict[str, Any]) -> None:
-    """Make this process look like the one that started it, and lead a session of its own."""
-    os.setsid()
+    """Make this process look like the one that started it."""
     log = payload["log"]
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         if log is not None:
@@ -155,6 +154,7 @@ def main(reports: int) -> int:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for descriptor in (orders, reports, wake_read, wake_write):
                     os.close(descriptor)
+                os.setsid()  # so that it can be ended with what it starts
                 _leave(be_worker(pickle.loads(body)))
             numbers[pid] = number
             _report(reports, STARTED, number, pid)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import blockflow
 from blockflow import cli, run, servers
 from blockflow.errors import PlanError
+from blockflow.plan import plan
 from blockflow.scripts import tasks_in
 
 HEAD = """
 from pathlib import Path
 from blockflow import Grid, Server, Task, run_blockwise
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 def work(block):
     Path("ran").touch()
 def make(name):
@@ -44,6 +44,8 @@ def names(target: str) -> list[str]:
         ("other = make('other')\nrun_blockwise([make('a')], progress=False)\n1 / 0", "job.py", ["a"]),
         ("run_blockwise(make('a'))", "job.py", ["a"]),
         ("Server().run_blockwise([make('a')])", "job.py", ["a"]),
+        ("from blockflow import SerialServer\nSerialServer().run_blockwise([make('a')])", "job.py", ["a"]),
+        ("above = make('above')\nrun_blockwise(replace(make('a'), upstream_tasks=[above]))", "job.py", ["above", "a"]),
         ("def main():\n    run_blockwise([make('a')])", "job.py:main", ["a"]),
         ("a = make('a')\nif __name__ == '__main__':\n    1 / 0", "job.py", ["a"]),
         ("a = make('a')", "job", ["a"]),
@@ -53,14 +55,15 @@ def names(target: str) -> list[str]:
 def test_tasks_of_a_script_are_found(script: Path, body: str, target: str, found: list[str]) -> None:
     script.write_text(HEAD + body)
     (script.parent / "helper.py").write_text("number = 7")
-    state = sys.path[:], sys.argv[:], run.run_blockwise, servers.Server.run_blockwise
+    state = sys.path[:], sys.argv[:], run.check_runnable, servers.check_runnable  # type: ignore[attr-defined]
     try:
         assert names(target) == found
     finally:
         for module in ("job", "helper"):
             sys.modules.pop(module, None)
-    assert (sys.path, sys.argv, run.run_blockwise, servers.Server.run_blockwise) == state
-    assert blockflow.run_blockwise is run.run_blockwise
+    now = sys.path, sys.argv, run.check_runnable, servers.check_runnable  # type: ignore[attr-defined]
+    assert now == state
+    assert state[2] is state[3] is plan.check_runnable
     assert not Path("ran").exists()
 
 
@@ -74,7 +77,7 @@ def test_tasks_of_a_script_are_found(script: Path, body: str, target: str, found
         ("", "job.py", "job.py has no task at its top level; name a list of tasks or a function that returns them"),
         ("def f():\n    return 3", "job.py:f", "f of job.py must be a task, or a list of tasks, or a function"),
         ("empty = []", "job.py:empty", "empty of job.py must be a task, or a list"),
-        ("run_blockwise([])", "job.py", "what is run of job.py must be a task"),
+        ("run_blockwise([])", "job.py", "there is no task to run"),
     ],
 )
 def test_a_script_without_tasks_is_refused(script: Path, body: str, target: str, message: str) -> None:

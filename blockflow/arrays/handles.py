@@ -1,19 +1,20 @@
 """Handles: what travels when the data of an array is sent to another process?
 
-What lies on disk (zarr, memmap) travels as its place and is opened again over there, so that a node that does
-not see the disk fails at once: a zarr array that is merely unpickled would read its fill value instead.
-Everything else travels as pickle sends it; an ndarray carries its voxels.
+What lies on disk (zarr, memmap and views of it, HDF5) travels as its place and is opened again over there, so that
+a node that does not see the disk fails at once: a zarr array that is merely unpickled would read its fill value
+instead. Everything else travels as pickle sends it; an ndarray carries its voxels.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from blockflow.errors import ArrayError, MetadataError
+from blockflow.errors import ArrayError, ArrayNotFoundError, MetadataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +49,67 @@ class ZarrHandle:
 
 @dataclass(frozen=True, slots=True)
 class MemmapHandle:
-    """The arguments of a whole ``numpy.memmap``."""
+    """Where the elements of a ``numpy.memmap`` are, or those of a view of one."""
 
     filename: str
     dtype: np.dtype[Any]
     mode: Literal["r", "r+"]
     offset: int
+    """Bytes of the file before the first element."""
     shape: tuple[int, ...]
-    order: Literal["C", "F"]
+    strides: tuple[int, ...]
+    """In bytes."""
 
-    def open(self) -> np.memmap[Any, Any]:
-        """The map again."""
-        return np.memmap(self.filename, self.dtype, self.mode, self.offset, self.shape, self.order)
+    def open(self) -> np.ndarray[Any, Any]:
+        """The map or view again.
+
+        Raises:
+            ArrayNotFoundError: This process does not see the file.
+            MetadataError: It is shorter by now.
+        """
+        try:
+            mapped = np.memmap(self.filename, np.uint8, self.mode)
+            view: np.ndarray[Any, Any] = np.ndarray(self.shape, self.dtype, mapped, self.offset, self.strides)
+            if not view.flags.forc:
+                return view
+            order: Literal["C", "F"] = "C" if view.flags.c_contiguous else "F"
+            return np.memmap(self.filename, self.dtype, self.mode, self.offset, self.shape, order)
+        except FileNotFoundError as error:
+            raise ArrayNotFoundError(f"no file at {self.filename}") from error
+        except (TypeError, ValueError) as error:
+            raise MetadataError(f"{self.filename} has changed since this handle was made: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetHandle:
+    """Where an HDF5 dataset is; it is read only."""
+
+    filename: str
+    name: str
+
+    def open(self) -> Any:
+        """The dataset again; its file stays open as long as it is used.
+
+        Raises:
+            ArrayNotFoundError: This process does not see it.
+        """
+        from blockflow.arrays.hdf5 import open_dataset
+
+        return open_dataset(self.filename, self.name)
 
 
 def portable(data: Any) -> Any:
     """What to pickle in place of the data: a handle, or the data itself.
 
     Raises:
-        ArrayError: A zarr array in memory, which no other process can see.
+        ArrayError: A zarr array in memory, which no other process can see, or an HDF5 dataset that none can open.
     """
-    if isinstance(data, np.memmap):
-        return _memmap_handle(data)
     if isinstance(data, np.ndarray):
-        return data
+        return memmap_handle(data) or np.asarray(data)
+    if type(data).__module__.startswith("h5py."):
+        return _dataset_handle(data)
+    if "zarr" not in sys.modules:
+        return data  # then it is no zarr array
     import zarr
     from zarr.storage import LocalStore, MemoryStore
 
@@ -90,14 +128,36 @@ def portable(data: Any) -> Any:
 
 def restore(packed: Any) -> Any:
     """The data that :func:`portable` packed."""
-    return packed.open() if isinstance(packed, ZarrHandle | MemmapHandle) else packed
+    return packed.open() if isinstance(packed, ZarrHandle | MemmapHandle | DatasetHandle) else packed
 
 
-def _memmap_handle(data: np.memmap[Any, Any]) -> Any:
-    # A part of a map says the offset of the whole, and a copy-on-write map has voxels no file has.
-    whole = data.base is not None and not isinstance(data.base, np.ndarray)
-    if not whole or data.filename is None or data.mode == "c":
-        return np.asarray(data)
+def memmap_handle(data: np.ndarray[Any, Any]) -> MemmapHandle | None:
+    """The place of a memory map, or of a view of one, in its file; None for arrays that no file holds.
+
+    Of a view, numpy knows the file, but not where in it: that is told by the address.
+    """
+    whole = data
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    if not isinstance(whole, np.memmap) or whole.filename is None or whole.mode == "c":
+        return None  # a copy-on-write map has values that no file has
     mode: Literal["r", "r+"] = "r+" if data.flags.writeable else "r"
-    order: Literal["C", "F"] = "C" if data.flags.c_contiguous else "F"
-    return MemmapHandle(os.path.abspath(data.filename), data.dtype, mode, data.offset, data.shape, order)
+    offset = whole.offset + _address(data) - _address(whole)
+    return MemmapHandle(os.path.abspath(whole.filename), data.dtype, mode, offset, data.shape, data.strides)
+
+
+def _address(data: np.ndarray[Any, Any]) -> int:
+    return int(data.__array_interface__["data"][0])
+
+
+def _dataset_handle(data: Any) -> DatasetHandle:
+    from blockflow.arrays.hdf5 import PLAIN_FILES
+
+    file = data.file
+    if file.mode != "r" or file.driver not in PLAIN_FILES or data.name is None:
+        raise ArrayError(
+            f"an HDF5 dataset must be in a file opened with mode 'r' to be read by other processes, got {data.name} in "
+            f"{file.filename} with mode {file.mode!r} and driver {file.driver!r}: open it with mode 'r', or use one "
+            "process only"
+        )
+    return DatasetHandle(os.path.abspath(file.filename), data.name)

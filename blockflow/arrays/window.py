@@ -57,19 +57,33 @@ class Window:
         return _restore_window, (portable(self.source), self.ranges)
 
     def _in_source(self, key: Any) -> tuple[int | slice, ...]:
-        keys = list(key) if isinstance(key, tuple) else [key]
-        for item in keys:
-            if not isinstance(item, int | np.integer | slice | EllipsisType):
-                raise ArrayError(
-                    "a part of an array on disk takes integers, slices and '...' as an index, "
-                    f"got {type(item).__name__}; read it with to_ndarray() first"
-                )
-        missing = len(self.ranges) - sum(item is not Ellipsis for item in keys)
-        if missing < 0:
-            raise IndexError(f"too many indices: the array has {len(self.ranges)} axes, got {len(keys)}")
-        place = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
-        keys[place : place + 1] = [slice(None)] * missing
+        keys = keys_of(key, len(self.ranges), "a part of an array on disk")
         return tuple(_of_range(indices, item) for indices, item in zip(self.ranges, keys, strict=True))
+
+
+def keys_of(key: Any, ndim: int, what: str) -> list[int | slice]:
+    """An index as one integer or slice for each axis.
+
+    Raises:
+        ArrayError: It holds anything else.
+        IndexError: It is for more axes.
+
+    >>> keys_of((..., 2), 3, "this")
+    [slice(None, None, None), slice(None, None, None), 2]
+    """
+    keys = list(key) if isinstance(key, tuple) else [key]
+    for item in keys:
+        if not isinstance(item, int | np.integer | slice | EllipsisType):
+            raise ArrayError(
+                f"{what} takes integers, slices and '...' as an index, got {type(item).__name__}; "
+                "read it with to_ndarray() first"
+            )
+    missing = ndim - sum(item is not Ellipsis for item in keys)
+    if missing < 0:
+        raise IndexError(f"too many indices: the array has {ndim} axes, got {len(keys)}")
+    place = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
+    keys[place : place + 1] = [slice(None)] * missing
+    return keys
 
 
 def _of_range(indices: range, item: int | slice) -> int | slice:
@@ -93,4 +107,6 @@ def writable(data: Any) -> bool:
     """
     if isinstance(data, np.ndarray):
         return bool(data.flags.writeable)
+    if type(data).__module__.startswith("h5py."):
+        return bool(data.file.mode != "r")
     return hasattr(data, "__setitem__") and not getattr(data, "read_only", False)

@@ -1,22 +1,40 @@
 """The crew: which processes work for a run, and what is each of them told?
 
-Joins the launcher with what a task's processes need: the packed function, the context, and a place for their output.
+Joins the launchers with what a task's processes need: the packed function, the context, and a place for their output.
+Processes of this machine come from a launcher that begins to load before anything else is known; all others come from
+fleets, one for each kind of cluster.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pickle
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from blockflow.launch.payload import pack_functions, payload_for
+from blockflow.launch.payload import pack_functions, payload_for, payload_for_job
 from blockflow.net.context import Context
 from blockflow.state.events import ProcessEnded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from blockflow.launch.local import LocalLauncher
+    from blockflow.launch.base import Fleet, JobEnd, Standing
+    from blockflow.launch.local import Exit, LocalLauncher
     from blockflow.net.connection_file import Connection
+    from blockflow.plan.launcher import Launcher
     from blockflow.plan.plan import Plan
+
+
+@dataclass(slots=True, eq=False)
+class _Source:
+    """One launcher of one task."""
+
+    launcher: Launcher | None
+    """None for processes of this machine."""
+    size: int
+    """Greatest number of its processes at once."""
+    processes: set[int] = field(default_factory=set)
+    """Those that live."""
 
 
 class Crew:
@@ -24,7 +42,7 @@ class Crew:
 
     Args:
         plan: The tasks that they work for.
-        launcher: Starts them.
+        launcher: Starts those of this machine.
         logs: Directory of what they print; None for the terminal.
 
     Raises:
@@ -40,13 +58,25 @@ class Crew:
         """Not relative to a directory that user code may change."""
         self._tasks: dict[int, int] = {}
         """By process: the task that it works for."""
+        self._sources = [_sources(task.launchers, task.workers) for task in plan.tasks]
+        """By task: where its processes come from."""
+        self._fleets: dict[type[Launcher], Fleet] = {}
+        self._task_files: list[Path] = []
+        """What workers that people start have to be told."""
+        self._gone: set[int] = set()
+        """Processes of clusters that have certainly ended."""
 
     def __len__(self) -> int:
-        return len(self._launcher)
+        return len(self._launcher) + sum(len(fleet) for fleet in self._fleets.values())
 
     def open(self, connection: Connection) -> None:
         """Take note of where the run listens; nothing can be started before."""
         self._connection = connection
+        if connection.addresses:
+            from blockflow.launch.by_hand import write_tasks
+
+            payloads = [self._payload_by_hand(number) for number in range(len(self._plan.tasks))]
+            self._task_files = write_tasks(self._private, self._run, payloads)
 
     def begin(self, task: int) -> None:
         """Call the init callback of a task, if it has one; to be done before the first process of the task starts."""
@@ -62,21 +92,82 @@ class Crew:
             log.parent.mkdir(parents=True, exist_ok=True)
         planned = self._plan.tasks[task].task
         payload = payload_for(planned, self._functions[task], self.context(process, task), log)
-        self._launcher.start(process, payload)
+        source = next(each for each in self._sources[task] if len(each.processes) < each.size)
+        source.processes.add(process)
+        if source.launcher is None:
+            self._launcher.start(process, pickle.dumps(payload))
+            return
+        from blockflow.launch.base import Order
+        from blockflow.launch.fleets import warning_of
+
+        output = str(log.parent.resolve() / "job") if log is not None else f"{self._private / self._run}.job"
+        notice, patience = warning_of(source.launcher)
+        payload = payload_for_job(payload, notice=notice, patience=patience, output=output)
+        order = Order(process=process, task=planned.task_id, launcher=source.launcher, payload=payload)
+        self._fleet(source.launcher).start(order)
 
     def ended(self) -> list[ProcessEnded]:
-        """The processes that ended since the last call."""
-        ended = []
-        for exit_ in self._launcher.ended():
-            log = self._log(exit_.process)
-            how = exit_.how if log is None else f"{exit_.how}; see {log}.err"
-            task = self._tasks.pop(exit_.process)
-            ended.append(ProcessEnded(process=exit_.process, task=task, clean=exit_.code == 0, how=how))
+        """The processes that ended since the last call.
+
+        Raises:
+            RunError: A cluster takes no jobs, or somebody has cancelled the run.
+        """
+        ended = [self._note_end(exit_) for exit_ in self._launcher.ended()]
+        for fleet in self._fleets.values():
+            for end in fleet.ended():
+                if end.certain:
+                    self._gone.add(end.process)
+                ended.append(self._note_end(end))
         return ended
+
+    def is_gone(self, process: int | None) -> bool:
+        """Whether a job of a cluster has certainly ended, and all that it started."""
+        return process in self._gone
+
+    def look(self) -> None:
+        """A worker's connection is lost: look soon what has become of the jobs."""
+        for fleet in self._fleets.values():
+            fleet.look()
+
+    def standing(self) -> dict[str, Standing]:
+        """By task that has jobs on clusters: how far these have come."""
+        from blockflow.launch.base import Standing
+
+        found: dict[str, Standing] = {}
+        for fleet in self._fleets.values():
+            for task, standing in fleet.standing().items():
+                before = found.get(task, Standing(waiting=0, running=0))
+                found[task] = before + standing
+        return found
+
+    def trim(self, task: int, blocks: int) -> None:
+        """Call off jobs that have not begun and are more than there are blocks left.
+
+        Args:
+            task: Number of a task.
+            blocks: Its blocks that have not ended.
+        """
+        sources = self._sources[task]
+        surplus = sum(len(source.processes) for source in sources) - blocks
+        for source in reversed(sources):
+            if surplus > 0 and source.launcher is not None:
+                newest = sorted(source.processes)[-surplus:]
+                self._fleet(source.launcher).release(newest)
+                surplus -= len(newest)
+
+    def dismiss(self) -> None:
+        """All work is done: call off what has not begun."""
+        for fleet in self._fleets.values():
+            fleet.dismiss()
 
     def stop(self, *, grace: float) -> None:
         """End all processes; `grace` seconds lie between asking and killing."""
+        self.dismiss()
+        for file in self._task_files:
+            file.unlink(missing_ok=True)
         self._launcher.stop(grace=grace)
+        for fleet in self._fleets.values():
+            fleet.stop(grace=grace)
 
     def context(self, process: int | None, task: int) -> Context:
         """What a process of a task is told about the run."""
@@ -93,7 +184,53 @@ class Crew:
             context["worker_id"] = process
         return context
 
+    @property
+    def _private(self) -> Path:
+        """The directory of the run's own files."""
+        from pathlib import Path
+
+        assert self._connection is not None
+        return Path(self._connection.path).parent
+
+    @property
+    def _run(self) -> str:
+        assert self._connection is not None
+        return self._connection.run
+
+    def _fleet(self, launcher: Launcher) -> Fleet:
+        """The fleet of a launcher's kind."""
+        kind = type(launcher)
+        if kind not in self._fleets:
+            from blockflow.launch.fleets import make_fleet
+
+            self._fleets[kind] = make_fleet(launcher, directory=self._private, run=self._run)
+        return self._fleets[kind]
+
+    def _payload_by_hand(self, task: int) -> dict[str, Any]:
+        """What a worker is told that somebody starts; it prints to the terminal."""
+        from blockflow.launch.fleets import USUAL_PATIENCE
+
+        payload = payload_for(self._plan.tasks[task].task, self._functions[task], self.context(None, task), None)
+        return payload_for_job(payload, notice=0, patience=USUAL_PATIENCE, output="")
+
+    def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:
+        log = self._log(end.process)
+        how = end.how if log is None else f"{end.how}; see {log}.err"
+        task = self._tasks.pop(end.process)
+        for source in self._sources[task]:
+            source.processes.discard(end.process)
+        return ProcessEnded(process=end.process, task=task, clean=end.code == 0, how=how)
+
     def _log(self, process: int) -> Path | None:
         if self._logs is None:
             return None
         return self._logs / self._plan.tasks[self._tasks[process]].task_id / f"worker_{process}"
+
+
+def _sources(launchers: tuple[Launcher, ...], workers: int) -> list[_Source]:
+    """Where the processes of a task come from."""
+    if not launchers:
+        return [_Source(None, workers)]
+    return [
+        _Source(None if each.local else each, workers if each.workers is None else each.workers) for each in launchers
+    ]

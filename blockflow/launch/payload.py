@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import pickle
 import sys
 import threading
 from types import CodeType, ModuleType
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from blockflow.errors import NotShippableError
+from blockflow.launch.interpreter import places_of_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def pack_functions(task: Task) -> bytes:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def payload_for(task: Task, functions: bytes, context: Context, log: Path | None) -> bytes:
+def payload_for(task: Task, functions: bytes, context: Context, log: Path | None) -> dict[str, Any]:
     """Everything that a worker process is told.
 
     Args:
@@ -73,18 +73,28 @@ def payload_for(task: Task, functions: bytes, context: Context, log: Path | None
         context: What it has to know about the run.
         log: Its output goes to this path with ``.out`` and ``.err`` added; None for the terminal.
     """
-    return pickle.dumps(
-        {
-            "task": task.task_id,
-            "log": None if log is None else str(log.resolve()),
-            "takes_block": task.takes_block,
-            "functions": functions,
-            "directory": os.getcwd(),
-            "path": [entry or os.getcwd() for entry in sys.path],
-            "environment": {context.ENV_VARIABLE: context.to_env()},
-            "python_path": os.environ.get("PYTHONPATH"),
-        }
-    )
+    return {
+        "task": task.task_id,
+        "log": None if log is None else str(log.resolve()),
+        "takes_block": task.takes_block,
+        "functions": functions,
+        "directory": os.getcwd(),
+        "path": [entry or os.getcwd() for entry in sys.path],
+        "environment": {context.ENV_VARIABLE: context.to_env()},
+        "python_path": os.environ.get("PYTHONPATH"),
+    }
+
+
+def payload_for_job(payload: dict[str, Any], *, notice: float, patience: float, output: str) -> dict[str, Any]:
+    """What a worker is told that another machine starts, with an interpreter of its own.
+
+    Args:
+        payload: What a process of this machine would be told.
+        notice: Seconds before its time limit at which the cluster tells it to go.
+        patience: Seconds that it has when it is told to go at any other time.
+        output: Path, without suffix, of what its job prints before it takes over.
+    """
+    return {**payload, "path": places_of_modules(), "notice": notice, "patience": patience, "job_log": output}
 
 
 def _unimportable_module(function: Any) -> ModuleType | None:

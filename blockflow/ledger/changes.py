@@ -8,7 +8,7 @@ the range, not the grid. What is said about blocks that went wrong, and about wo
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from msgspec import structs
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from blockflow.ledger.records import Record
     from blockflow.plan.slices import Indices
     from blockflow.state.transitions import States
+
+RunNumbers: TypeAlias = "npt.NDArray[np.int32]"
+"""Runs of blocks, by their place among all runs of a task."""
 
 MOST_ATTEMPTS = 65535
 """A block that was attempted more often is shown with this number."""
@@ -63,8 +66,6 @@ class Troubles:
 
     def forget(self, runs: Iterable[tuple[int, int]]) -> None:
         """Blocks are done or skipped."""
-        if not self.counts:
-            return
         for begin, count in runs:
             known = self.counts.keys() & range(begin, begin + count) if count > 1 else (begin,)
             for index in known:
@@ -100,31 +101,49 @@ class TaskChanges:
         self._states = array("B")
         self._seconds = array("f")
 
-    def add(self, begin: int, count: int, state: BlockState, seconds: float = 0.0) -> None:
-        """A run of blocks came into a state."""
-        if begin + count > self.size:
-            raise DamagedLedgerError(
-                f"a record speaks of block {begin + count - 1} of a task of {self.size}: the journal belongs to "
-                "another plan, or the plan in the run directory was changed"
-            )
-        self._begins.append(begin)
-        self._counts.append(count)
-        self._states.append(state)
-        self._seconds.append(seconds)
+    def add(self, runs: tuple[int, ...], state: BlockState, seconds: float = 0.0) -> None:
+        """Runs of blocks, as in a record, came into a state.
 
-    def by_range(self, edges: Indices) -> list[tuple[int, Indices]]:
+        Raises:
+            DamagedLedgerError: The task has no such blocks.
+        """
+        end = sum(runs)
+        if end > self.size:
+            raise DamagedLedgerError(
+                f"a record speaks of block {end - 1} of a task of {self.size}: the journal belongs to another plan, or "
+                "the plan in the run directory was changed"
+            )
+        if len(runs) == 2:  # nearly all are like this
+            self._begins.append(runs[0])
+            self._counts.append(runs[1])
+            self._states.append(state)
+            self._seconds.append(seconds)
+        else:
+            begins, counts = rec.blocks_of(runs)
+            self._begins.frombytes(begins.tobytes())
+            self._counts.frombytes(counts.tobytes())
+            self._states.extend([state] * len(begins))
+            self._seconds.extend([seconds] * len(begins))
+
+    @property
+    def run_count(self) -> int:
+        """Number of runs of blocks."""
+        return len(self._begins)
+
+    def by_range(self, edges: Indices) -> list[tuple[int, RunNumbers]]:
         """For each range of blocks of which anything is said: its number, and the numbers of the runs that meet it.
 
         Args:
             edges: First block of every range, sorted; the first is 0.
         """
         begins, counts = self._runs()
-        first = np.searchsorted(edges, begins, side="right") - 1
-        pieces = np.searchsorted(edges, begins + counts - 1, side="right") - first
-        runs = np.repeat(np.arange(len(begins), dtype=np.int64), pieces)
-        ranges = _ranges(first, pieces)
-        order = np.argsort(ranges, kind="stable")
-        ranges, runs = ranges[order], runs[order]
+        first = (np.searchsorted(edges, begins, side="right") - 1).astype(np.int32)
+        pieces = (np.searchsorted(edges, begins + counts - 1, side="right") - first).astype(np.int32)
+        runs = np.repeat(np.arange(len(begins), dtype=np.int32), pieces)
+        ranges = _ranges(first, pieces).astype(np.int32)
+        if (np.diff(ranges) < 0).any():
+            order = np.argsort(ranges, kind="stable")
+            ranges, runs = ranges[order], runs[order]
         bounds = np.flatnonzero(np.diff(ranges)) + 1
         return [
             (int(here[0]), chosen)
@@ -134,7 +153,7 @@ class TaskChanges:
 
     def apply(
         self,
-        chosen: Indices,
+        chosen: RunNumbers,
         begin: int,
         states: States,
         attempts: npt.NDArray[np.uint16] | None = None,
@@ -178,7 +197,6 @@ class Changes:
         self.tasks = [TaskChanges(size) for size in sizes]
         self.workers: dict[int, rec.WorkerKnown] = {}
         """By number: workers that were known and of which nobody said that they are gone."""
-        self.last_driver: rec.Began | None = None
 
     def replay(self, records: Iterable[Record]) -> None:
         """Take in records, in order.
@@ -188,12 +206,7 @@ class Changes:
         """
         for record in records:
             if isinstance(record, rec.BlocksDone):
-                task = self._task(record.task)
-                runs = record.runs
-                if len(runs) == 2 and not task.troubles.counts:  # nearly all are like this
-                    task.add(runs[0], runs[1], BlockState.DONE, record.microseconds / runs[1] / 1e6)
-                else:
-                    self._ended(task, runs, BlockState.DONE, record.microseconds)
+                self._ended(record, BlockState.DONE, record.microseconds)
             else:
                 self._take(record)
 
@@ -213,8 +226,6 @@ class Changes:
     def notes(self) -> list[Record]:
         """All that is known, apart from states, attempts and seconds of blocks: as records, for a snapshot."""
         notes: list[Record] = list(self.workers.values())
-        if self.last_driver is not None:
-            notes.append(self.last_driver)
         for number, task in enumerate(self.tasks):
             troubles = task.troubles
             for index, failure in troubles.failures.items():
@@ -229,7 +240,7 @@ class Changes:
     def _take(self, record: Record) -> None:
         match record:
             case rec.BlocksSkipped():
-                self._ended(self._task(record.task), record.runs, BlockState.SKIPPED, 0)
+                self._ended(record, BlockState.SKIPPED, 0)
             case rec.BlockFailed():
                 self._failed(record).failed(_failure_of(record), record.attempt, final=record.final)
             case rec.BlockLost():
@@ -238,19 +249,18 @@ class Changes:
                 self.workers[record.worker] = record
             case rec.WorkerGone():
                 self.workers.pop(record.worker, None)
-            case rec.Began():
-                self.last_driver = record
 
-    def _ended(self, task: TaskChanges, packed: tuple[int, ...], state: BlockState, microseconds: int) -> None:
-        runs = rec.blocks_of(packed)
-        seconds = microseconds / sum(packed[1::2]) / 1e6
-        for begin, count in runs:
-            task.add(begin, count, state, seconds)
-        task.troubles.forget(runs)
+    def _ended(self, record: rec.BlocksDone | rec.BlocksSkipped, state: BlockState, microseconds: int) -> None:
+        task = self._task(record.task)
+        runs = record.runs
+        task.add(runs, state, microseconds / sum(runs[1::2]) / 1e6)
+        if task.troubles.counts:
+            begins, counts = rec.blocks_of(runs)
+            task.troubles.forget(zip(begins.tolist(), counts.tolist(), strict=True))
 
     def _failed(self, record: rec.BlockFailed | rec.BlockLost) -> Troubles:
         task = self._task(record.task)
-        task.add(record.index, 1, BlockState.FAILED if record.final else BlockState.PENDING)
+        task.add((record.index, 1), BlockState.FAILED if record.final else BlockState.PENDING)
         return task.troubles
 
     def _task(self, number: int) -> TaskChanges:
@@ -266,8 +276,9 @@ def _failure_of(record: rec.BlockFailed) -> BlockFailure:
     return BlockFailure(index=record.index, error=record.error, traceback=record.traceback, where=record.where)
 
 
-def _ranges(begins: Indices, counts: Indices) -> Indices:
+def _ranges(begins: npt.NDArray[Any], counts: npt.NDArray[Any]) -> Indices:
     """Consecutive numbers from each begin on, one range behind the other."""
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(begins - ends + counts, counts)
+    found: Indices = np.arange(total, dtype=np.int64) + np.repeat(begins - ends + counts, counts)
+    return found

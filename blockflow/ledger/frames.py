@@ -98,7 +98,7 @@ class FrameReader:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._rest = bytearray()
+        self._rest = b""
         self._stuck = False
         self.first: int | None = None
         """Number of the first record of the file, once the head was read."""
@@ -114,31 +114,32 @@ class FrameReader:
             DamagedLedgerError: The head is damaged.
             LedgerVersionError: Another version of blockflow wrote this file.
         """
-        self._rest += data
+        rest = self._rest + data
         begin = 0
         if self.first is None:
-            if len(self._rest) < HEAD_SIZE:
+            if len(rest) < HEAD_SIZE:
+                self._rest = rest
                 return []
-            self.first = self.next = decode_head(bytes(self._rest[:HEAD_SIZE]), self._name)
+            self.first = self.next = decode_head(rest[:HEAD_SIZE], self._name)
             begin = HEAD_SIZE
         frames: list[Frame] = []
-        while not self._stuck and len(self._rest) - begin >= FRAME_HEAD_SIZE:
-            head = _frame_head(self._rest, begin)
+        while not self._stuck:
+            head = _frame_head(rest, begin)
             if head is None or head[2] != self.next:
-                self._stuck = True
+                self._stuck = len(rest) - begin >= FRAME_HEAD_SIZE
                 break
             length, count, first, check = head
             end = begin + FRAME_HEAD_SIZE + length
-            if end > len(self._rest):
+            if end > len(rest):
                 break
-            body = bytes(self._rest[begin + FRAME_HEAD_SIZE : end])
+            body = rest[begin + FRAME_HEAD_SIZE : end]
             if crc32(body) != check:
                 self._stuck = True
                 break
             frames.append(Frame(first, count, body))
             self.next += count
             begin = end
-        del self._rest[:begin]
+        self._rest = rest[begin:]
         self.good += begin
         return frames
 
@@ -149,7 +150,7 @@ class FrameReader:
             DamagedLedgerError: They cannot be one.
         """
         if self.first is None:
-            decode_head(bytes(self._rest), self._name)
+            decode_head(self._rest, self._name)
         rest = self._rest
         if not rest:
             return 0
@@ -169,7 +170,7 @@ class FrameReader:
         return len(rest)
 
 
-def _frame_head(data: bytearray, at: int) -> tuple[int, int, int, int] | None:
+def _frame_head(data: bytes, at: int) -> tuple[int, int, int, int] | None:
     """Length of the body, number of records, number of the first one, and CRC32 of the body; None if there is none."""
     if len(data) - at < FRAME_HEAD_SIZE:
         return None
@@ -180,7 +181,7 @@ def _frame_head(data: bytearray, at: int) -> tuple[int, int, int, int] | None:
     return length, count, first, check
 
 
-def _find_frame(data: bytearray) -> int:
+def _find_frame(data: bytes) -> int:
     """Where a frame begins behind the first byte; 0 if there is none."""
     at = data.find(MAGIC, 1)
     while at > 0:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from blockflow.ledger.changes import RunNumbers
     from blockflow.ledger.disk import Disk
     from blockflow.ledger.identity import PlanIdentity
     from blockflow.ledger.snapshot import Snapshot
-    from blockflow.plan.slices import Indices
     from blockflow.state.events import BlockFailure
     from blockflow.state.transitions import States
 
@@ -125,7 +125,7 @@ class History:
             yield int(self._layouts[number].edges[chunk]), arrays
 
     def _values(
-        self, number: int, chunk: int, names: tuple[str, ...], *, saved: bool, chosen: Indices | None
+        self, number: int, chunk: int, names: tuple[str, ...], *, saved: bool, chosen: RunNumbers | None
     ) -> dict[str, npt.NDArray[Any]]:
         layout = self._layouts[number]
         if saved:
@@ -145,7 +145,7 @@ class History:
             return set()
         return set(self.snapshot.chunks(self.plan.tasks[number], self._layouts[number]))
 
-    def _changed(self, number: int) -> dict[int, Indices]:
+    def _changed(self, number: int) -> dict[int, RunNumbers]:
         return dict(self.changes.tasks[number].by_range(self._layouts[number].edges))
 
 

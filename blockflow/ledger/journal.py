@@ -64,6 +64,17 @@ def journal_files(disk: Disk) -> list[JournalFile]:
     return sorted(found)
 
 
+def sync_last(disk: Disk) -> None:
+    """Make the last file of the journal durable.
+
+    A driver that was killed had perhaps not synced what the next one reads, and goes on from.
+    """
+    for last in journal_files(disk)[-1:]:
+        file = disk.open(last.path)
+        file.sync()
+        file.close()
+
+
 class Journal:
     """The writing end of the journal; records may be appended while others are committed.
 
@@ -134,7 +145,7 @@ class Journal:
                 self._begin()
             except OSError as error:
                 if error.errno in FULL:
-                    raise LedgerFullError(error.errno, _full(error)) from error
+                    raise LedgerFullError(_full(error)) from error
                 raise self._fail(error) from error
             return self._durable
 
@@ -181,7 +192,7 @@ class Journal:
                 self._file.truncate(self._size)
             except OSError as fault:
                 raise self._fail(fault) from fault
-            raise LedgerFullError(error.errno, _full(error)) from error
+            raise LedgerFullError(_full(error)) from error
         self._size += len(frame)
         self.bytes_written += len(frame)
 
@@ -214,7 +225,7 @@ class JournalReader:
         """Bytes of a commit that was never acknowledged, at the end."""
 
     def batches(self) -> Iterator[tuple[int, list[Record]]]:
-        """Groups of records that became durable together, with the number of the first.
+        """All records in order, many at once, with the number of the first; none are of two files.
 
         Raises:
             DamagedLedgerError: Records are missing, or are none.
@@ -231,16 +242,20 @@ class JournalReader:
         """The records of a file in front of the one with number `end`, where the next file begins."""
         reader = FrameReader(file.path)
         for piece in self._disk.pieces(file.path):
-            for frame in reader.feed(piece):
+            frames = reader.feed(piece)
+            self._expect(reader.first or 0, file)
+            records: list[Record] = []
+            for frame in frames:
                 if end is not None and frame.first >= end:
-                    return
-                self._expect(reader.first or 0, file)
+                    break
                 known = self.next_number - frame.first
                 if known < frame.size:
+                    records += _decoded(frame, file)[known:]
                     self.next_number = frame.first + frame.size
-                    yield frame.first + known, _decoded(frame, file)[known:]
-        if end is not None and self.next_number >= end:
-            return
+            if records:
+                yield self.next_number - len(records), records
+            if end is not None and self.next_number >= end:
+                return
         self.torn = reader.finish()
         self._expect(end or reader.first or 0, file)
 
@@ -249,7 +264,8 @@ class JournalReader:
         if number > self.next_number:
             raise DamagedLedgerError(
                 f"records {self.next_number} to {number - 1} are missing from {file.path} or in front of it: a file of "
-                "the journal was removed, cut or replaced; put it back from a copy, or use reset=True to start over"
+                "the journal, or the snapshot (ledger.zarr), was removed, cut or replaced; put it back from a copy, or "
+                "use reset=True to start over"
             )
 
 

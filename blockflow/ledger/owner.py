@@ -37,6 +37,7 @@ STALE_SECONDS = 60.0
 _CLAIM = "owner-"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
+_PROCESSES = Path("/proc")
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +158,11 @@ class Ownership:
         self.check()
         assert self._mine is not None
         self._mine = msgspec.structs.replace(self._mine, released=True)
-        self._disk.write(FILE, _encoded(self._mine))
+        try:
+            self._disk.write(FILE, _encoded(self._mine))
+        except OSError:  # the disk is full: then nobody is the owner, and the journal knows the epoch
+            self._disk.remove(FILE)
+            self._disk.remove(f"{_CLAIM}{self._mine.epoch}")
         self._disk.sync("")
 
     def _take(self, mine: Owner) -> int:
@@ -195,6 +200,12 @@ class Ownership:
         alive = self._alive(owner.process, self._me)
         if alive is False:
             return
+        if owner.process == self._me:
+            raise DriverAliveError(
+                f"this very process is at work in this run directory already, since {_date(owner.since)}: in another "
+                "thread, or it could not record its end. Wait for the other run, or if there is none, pass "
+                "take_over=True"
+            )
         age = self._disk.age(file)
         if alive is None and age >= STALE_SECONDS:
             return
@@ -234,7 +245,7 @@ def _boot_id() -> str:
 def _start_time(pid: int) -> int | None:
     """When a process started, in ticks since the machine did; 0 if the system does not say, None if there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (_PROCESSES / f"{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         if _BOOT_ID.exists():
             return None

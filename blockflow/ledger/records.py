@@ -29,8 +29,8 @@ Runs: TypeAlias = Annotated[tuple[Natural, ...], Meta(min_length=2, max_length=2
 """Sorted indices as alternating gaps and lengths: ``(5, 3, 2, 1)`` is 5, 6, 7, 10. See :func:`runs_of`."""
 
 
-class _Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    pass
+class _Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    pass  # gc=False: they hold no other objects that could hold them, and there may be a million
 
 
 class _WithRuns(_Record, frozen=True):
@@ -206,15 +206,13 @@ def runs_of(indices: Indices) -> list[tuple[int, ...]]:
     return packed
 
 
-def blocks_of(runs: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Runs as (first block, number of blocks).
+def blocks_of(runs: tuple[int, ...]) -> tuple[Indices, Indices]:
+    """Runs as first blocks and numbers of blocks; the sum of `runs` must be a number of blocks.
 
-    >>> blocks_of((5, 3, 2, 1))
-    [(5, 3), (10, 1)]
+    >>> begins, counts = blocks_of((5, 3, 2, 1))
+    >>> begins.tolist(), counts.tolist()
+    ([5, 10], [3, 1])
     """
-    found = []
-    end = 0
-    for gap, length in zip(runs[::2], runs[1::2], strict=True):
-        found.append((end + gap, length))
-        end += gap + length
-    return found
+    packed = np.array(runs, dtype=np.int64)
+    counts = packed[1::2]
+    return np.cumsum(packed)[1::2] - counts, counts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
-from blockflow.errors import LedgerError
+from blockflow.errors import LedgerError, LedgerFullError
 from blockflow.ledger import records as rec
 from blockflow.state import records as said
 from blockflow.state.restoring import TaskHistory
@@ -111,17 +111,19 @@ class RunLedger:
             self._store.fold()
 
     def close(self) -> str | None:
-        """Make a snapshot that shows how every block ended, and let go; what kept it from being made, if anything did.
+        """Make a snapshot that shows how every block ended, and let go; returns what kept it from being made.
 
-        Without it everything is in the journal all the same.
+        None if nothing did. Without a snapshot everything is in the journal all the same.
         """
         trouble = None
         if self._scheduler is not None:
             books = [self._scheduler.book(task.number) for task in self._scheduler.plan.tasks]
             try:
                 self._store.fold([book.blocks.states for book in books])
+            except LedgerFullError as error:
+                trouble = f"no snapshot of the run was made, its journal has everything: {error.strerror}"
             except LedgerError as error:
-                trouble = f"no snapshot of the run was made, its journal has everything: {error}"
+                trouble = f"no snapshot of the run was made: {error}"
         self._store.close()
         return trouble
 

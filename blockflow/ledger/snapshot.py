@@ -24,7 +24,6 @@ import numpy as np
 
 from blockflow.errors import DamagedLedgerError, LedgerError, LedgerVersionError
 from blockflow.ledger.chunks import DTYPES, Chunks, compress, decompress
-from blockflow.ledger.disk import DRAFT
 from blockflow.ledger.identity import PlanIdentity  # noqa: TC001, msgspec reads the annotations
 from blockflow.ledger.records import decode_records, encode_records, join_records
 from blockflow.state.transitions import BlockState
@@ -200,14 +199,20 @@ def place_snapshot(disk: Disk, epoch: int) -> None:
     disk.remove(_OLD)
 
 
-def settle_snapshot(disk: Disk) -> None:
-    """Finish or undo what a driver before this one has begun."""
+def settle_snapshot(disk: Disk, epoch: int) -> None:
+    """Finish or undo what this driver and those before it have begun.
+
+    Args:
+        disk: The run directory.
+        epoch: Of this driver; drafts of later ones, who may have taken over meanwhile, are left alone.
+    """
     folder = _find(disk)
-    if folder not in (None, PLACE):
+    if folder not in (None, PLACE) and _epoch_of(folder) <= epoch:
+        disk.sync(folder)  # its root may have been written by a driver that was killed just then
         disk.rename(folder, PLACE)
         disk.sync("")
     for name in disk.names(""):
-        if name.startswith(_NEW) or name == _OLD:
+        if name == _OLD or (name.startswith(_NEW) and _epoch_of(name) <= epoch):
             disk.remove(name)
 
 
@@ -221,13 +226,19 @@ def remove_snapshots(disk: Disk) -> None:
 def _find(disk: Disk) -> str | None:
     """The folder of the snapshot that counts: drafts count if they are whole, and the place is empty."""
     names = disk.names("")
-    drafts = sorted((name for name in names if name.startswith(_NEW)), key=lambda name: (len(name), name))
     if PLACE in names:
         return PLACE
+    drafts = sorted((name for name in names if name.startswith(_NEW)), key=_epoch_of)
     for folder in (*reversed(drafts), _OLD):
         if folder in names and _ROOT in disk.names(folder):
             return folder
     return None
+
+
+def _epoch_of(folder: str) -> int:
+    """Epoch of the driver that wrote a draft; 0 for other folders."""
+    epoch = folder.removeprefix(_NEW)
+    return int(epoch) if epoch.isdecimal() else 0
 
 
 def task_folder(task_id: str) -> str:
@@ -236,7 +247,7 @@ def task_folder(task_id: str) -> str:
     >>> task_folder("smooth"), task_folder("__smooth")
     ('tasks/smooth', 'tasks/%__smooth')
     """
-    reserved = task_id.startswith(("__", "%")) or task_id == _ROOT or task_id.endswith(DRAFT)
+    reserved = task_id.startswith(("__", "%")) or task_id == _ROOT
     return f"tasks/{'%' if reserved else ''}{task_id}"
 
 

@@ -5,7 +5,7 @@
 1. refuse what is not ours, a foreign version, another plan, and a driver that is alive: nothing is changed until then;
 2. become the owner, with an epoch of its own;
 3. finish what a driver that died has begun;
-4. read what happened;
+4. read what happened, and make sure that it is durable;
 5. begin a file of the journal, with the record that this driver began.
 """
 
@@ -23,12 +23,12 @@ from blockflow.ledger.accepting import blocks_for, contents_for
 from blockflow.ledger.disk import DRAFT
 from blockflow.ledger.history import History
 from blockflow.ledger.identity import differences
-from blockflow.ledger.journal import FULL, Journal, journal_files
+from blockflow.ledger.journal import FULL, Journal, journal_files, sync_last
 from blockflow.ledger.owner import Ownership
-from blockflow.ledger.records import Began
+from blockflow.ledger.records import Began, BlocksDone, BlocksSkipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from blockflow.ledger.disk import Disk
@@ -42,7 +42,8 @@ BEAT_SECONDS = 10.0
 """How often the owner shows that it is alive."""
 
 FOLD_BYTES = 64 * 1024 * 1024
-"""A journal of that size is read in 2 s and folded in little memory."""
+FOLD_RUNS = 2 * 1024 * 1024
+"""A journal of that size, and with so many runs of blocks, is read in 3 s and folded with 200 MB of memory."""
 
 
 class RunStore:
@@ -56,6 +57,7 @@ class RunStore:
         epoch: Of this driver.
         clock: Seconds since 1970, UTC.
         history: What happened before.
+        tasks: What happened to the blocks of each task before.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class RunStore:
         epoch: int,
         clock: Callable[[], float],
         history: History,
+        *,
+        tasks: list[TaskHistory],
     ) -> None:
         self._disk = disk
         self._plan = plan
@@ -75,7 +79,7 @@ class RunStore:
         self.path = path
         self.epoch = epoch
         """Greater than that of every driver before."""
-        self.history: list[TaskHistory] = [history.task(number) for number in range(len(plan.tasks))]
+        self.history = tasks
         """What happened to the blocks of each task before, in the order of the plan."""
         self.absent_workers: tuple[WorkerKnown, ...] = tuple(history.changes.workers.values())
         """Workers of earlier drivers of which nobody said that they are gone: they may still be at work."""
@@ -84,7 +88,8 @@ class RunStore:
         self._journal = Journal(disk, epoch, history.next_number)
         self._folding = threading.Lock()
         self._beaten = clock()
-        self._unfolded = 0
+        self._folded_bytes = 0
+        self._runs = sum(task.run_count for task in history.changes.tasks)
 
     @property
     def connection_directory(self) -> Path:
@@ -99,7 +104,7 @@ class RunStore:
     @property
     def fold_is_due(self) -> bool:
         """The journal has grown so long that reading it would take time: call :meth:`fold` when it suits."""
-        return self._journal.bytes_written - self._unfolded > FOLD_BYTES
+        return self._journal.bytes_written - self._folded_bytes > FOLD_BYTES or self._runs > FOLD_RUNS
 
     def begin(self, me: Process) -> None:
         """Begin a file of the journal, and record that this driver began."""
@@ -124,6 +129,7 @@ class RunStore:
         Raises:
             LedgerError: A value is out of bounds, or the ledger can no more be written.
         """
+        self._runs += sum(len(record.runs) // 2 for record in records if isinstance(record, BlocksDone | BlocksSkipped))
         return self._journal.append(records)
 
     def commit(self) -> int:
@@ -135,10 +141,11 @@ class RunStore:
             LedgerError: The ledger can no more be written.
         """
         number = self._journal.commit()
-        self._ownership.check()
-        if abs(self._clock() - self._beaten) >= BEAT_SECONDS:
-            self._ownership.beat()
-            self._beaten = self._clock()
+        with _explained(f"nobody knows who owns {self.path}"):
+            self._ownership.check()
+            if abs(self._clock() - self._beaten) >= BEAT_SECONDS:
+                self._ownership.beat()
+                self._beaten = self._clock()
         return number
 
     def fold(self, final_states: Sequence[States] | None = None) -> None:
@@ -153,25 +160,18 @@ class RunStore:
             OwnershipLostError: Another driver has taken over; nothing has changed.
             LedgerError: The snapshot cannot be written, or what is there cannot be read.
         """
-        with self._folding:
-            sequence = self._journal.rotate()
-            self._unfolded = self._journal.bytes_written
+        with self._folding, _explained("no snapshot can be made"):
             self._ownership.check()
+            snapshot.settle_snapshot(self._disk, self.epoch)
+            sequence = self._journal.rotate()
+            self._folded_bytes, self._runs = self._journal.bytes_written, 0
             history = History(self._disk, self._plan, until=sequence)
             contents = snapshot.SnapshotContents(sequence=sequence, plan=self._plan, notes=history.changes.notes())
             finals: Sequence[States | None] = final_states or [None] * len(self._plan.tasks)
-            try:
-                snapshot.draft_snapshot(
-                    self._disk, self.epoch, contents, [history.encoded(n, final) for n, final in enumerate(finals)]
-                )
-                self._ownership.check()
-                snapshot.place_snapshot(self._disk, self.epoch)
-            except LedgerError:
-                raise
-            except OSError as error:
-                if error.errno in FULL:
-                    raise LedgerFullError(error.errno, "no space is left for a snapshot; nothing was lost") from error
-                raise LedgerError(f"no snapshot can be made: {error}") from error
+            blocks = [history.encoded(number, final) for number, final in enumerate(finals)]
+            snapshot.draft_snapshot(self._disk, self.epoch, contents, blocks)
+            self._ownership.check()
+            snapshot.place_snapshot(self._disk, self.epoch)
             self.remove_folded(sequence)
 
     def remove_folded(self, sequence: int) -> None:
@@ -213,7 +213,7 @@ def open_store(
         accept_change: Carry over what can be if the plan is another.
         take_over: The driver that is at work here is certainly dead.
     """
-    try:
+    with _explained(f"run directory {path} cannot be used", RunDirectoryError):
         if not layout.check_format(disk, str(path)):
             layout.write_format(disk)
         if not (reset or accept_change):
@@ -223,22 +223,44 @@ def open_store(
         epoch = ownership.take(clock(), above=files[-1].epoch if files else 0, take_over=take_over)
         try:
             history = _settled(disk, epoch, plan, ownership, path, reset=reset, accept_change=accept_change)
-            store = RunStore(disk, path, plan, ownership, epoch, clock, history)
+            sync_last(disk)
+            store = RunStore(
+                disk,
+                path,
+                plan,
+                ownership,
+                epoch,
+                clock,
+                history,
+                tasks=[history.task(number) for number in range(len(plan.tasks))],
+            )
             store.begin(me)
             store.remove_folded(0 if history.snapshot is None else history.snapshot.sequence)
         except BaseException:
             with contextlib.suppress(LedgerError, OSError):
                 ownership.release()
             raise
+    return store
+
+
+@contextlib.contextmanager
+def _explained(what: str, kind: type[LedgerError] = LedgerError) -> Iterator[None]:
+    """Say what errors of the file system mean for the run.
+
+    Args:
+        what: What did not work.
+        kind: Class of the error that says so, if there is none that fits better.
+    """
+    try:
+        yield
     except LedgerError:
         raise
     except FileNotFoundError as error:
-        raise DamagedLedgerError(f"{path} is damaged: {error.filename or error} is missing") from error
+        raise DamagedLedgerError(f"{what}: {error.filename or error} is missing") from error
     except OSError as error:
         if error.errno in FULL:
-            raise LedgerFullError(error.errno, f"{path} cannot be used: no space is left; nothing was lost") from error
-        raise RunDirectoryError(f"run directory {path} cannot be used: {error}") from error
-    return store
+            raise LedgerFullError(f"{what}: no space is left; nothing was lost") from error
+        raise kind(f"{what}: {error}") from error
 
 
 def _settled(
@@ -252,9 +274,10 @@ def _settled(
     accept_change: bool,
 ) -> History:
     """Everything that happened before, as far as it concerns this plan."""
+    ownership.check()
     if reset or layout.being_reset(disk):
         layout.remove_history(disk)
-    snapshot.settle_snapshot(disk)
+    snapshot.settle_snapshot(disk, epoch)
     for name in disk.names(""):
         if name.endswith(DRAFT):
             disk.remove(name)

@@ -14,15 +14,16 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
 from blockflow.net.connection_file import Connection, read_connection
 from blockflow.net.dial import dial
-from blockflow.net.signals import Signals
+from blockflow.net.signals import HEARD, IN_JOBS, Signals
 from blockflow.place import this_place
 from blockflow.plan.block import Block
 from blockflow.wire.ending import Advice, Ending, time_limit
@@ -32,6 +33,9 @@ from blockflow.wire.messages import decode_from_driver, encode
 from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
     from blockflow.net.context import Context
     from blockflow.net.pipe import Pipe
     from blockflow.wire.held import Given
@@ -72,18 +76,22 @@ class Link:
         self._armed: float | None = None
         """When a thread that needs no lock ends this process."""
         self._ending = Ending()
+        self._grace: Callable[[], float] | None = None
         self._signals: Signals | None = None
         """None if somebody else listens to signals."""
         self._thread = threading.Thread(target=self._keep_alive, name="blockflow-link", daemon=True)
 
     @classmethod
-    def open(cls, connection: Connection, *, task: str, process: int | None) -> Link | None:
+    def open(
+        cls, connection: Connection, *, task: str, process: int | None, grace: Callable[[], float] | None = None
+    ) -> Link | None:
         """Connect to a run and join it.
 
         Args:
             connection: Where the run listens.
             task: The task to work for.
             process: Number of the process that the driver started.
+            grace: In a job: how many seconds are left when it is told to end.
 
         Returns:
             The link; None if the run is over.
@@ -98,8 +106,10 @@ class Link:
         limit = time_limit(os.environ)
         link._ending = Ending(None if limit is None else _now() + limit - time.time())
         link._pipe = link._join(connection)
-        link._signals = Signals.listen()
+        link._grace = grace
+        link._signals = Signals.listen(HEARD if grace is None else IN_JOBS)
         link._thread.start()
+        link._look_when_woken()
         return link
 
     def _join(self, connection: Connection) -> Pipe:
@@ -253,6 +263,29 @@ class Link:
             if pipe is not None:
                 pipe.wait(wait, -1 if self._signals is None else self._signals.fileno())
 
+    def _look_when_woken(self) -> None:
+        """Look at the clock before anything else when the process goes on after it was stopped.
+
+        The second thread would come too late: user code might write before it runs. Signals are handled in the main
+        thread before its next step, which is where user code usually is.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        before = signal.getsignal(signal.SIGCONT)
+
+        def woken(number: int, frame: FrameType | None) -> None:
+            # Without the lock, which may be held right here.
+            deadline = self._session.deadline
+            watched = self._session.welcome is not None and self._session.welcome.watched
+            own = watched and self._pipe is not None
+            if self._current and not own and deadline is not None and _now() > deadline:
+                self._end_fenced()
+            if callable(before):
+                before(number, frame)
+
+        if before is not None:  # somebody else's, and not Python's
+            signal.signal(signal.SIGCONT, woken)
+
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""
         due = [next_heartbeat, now + 1.0]
@@ -281,7 +314,7 @@ class Link:
     def _end_in_time(self, now: float) -> None:
         """Take nothing more, or end in the middle of a block, if this process was told to end or soon will be ended."""
         if self._signals is not None and self._signals.heard():
-            self._ending.signalled(now)
+            self._ending.signalled(now, None if self._grace is None else self._grace())
         began = min((began for _, began in self._current.values()), default=None)
         advice = self._ending.advice(now, began, dismissed=self._session.dismissed)
         if advice is Advice.FINISH and not self._session.finished:
@@ -315,16 +348,19 @@ class Link:
             os._exit(EXIT_TIMEOUT)
         deadline = self._session.deadline
         if deadline is not None and now > deadline and self._session.holds and self._on_its_own():
-            _dump_stacks(
-                f"the driver has not answered for {self._session.lease_seconds:g} s, so the blocks held here may be "
-                "another worker's by now; this process ends at once"
-            )
-            os._exit(EXIT_FENCED)
+            self._end_fenced()
         if self._session.overtaken or (self._over and self._current):
             _dump_stacks(
                 "the run has ended, or has given the block under way here to another worker; this process ends at once"
             )
             os._exit(EXIT_FENCED)
+
+    def _end_fenced(self) -> NoReturn:
+        _dump_stacks(
+            f"the driver has not answered for {self._session.lease_seconds:g} s, so the blocks held here may be "
+            "another worker's by now; this process ends at once"
+        )
+        os._exit(EXIT_FENCED)
 
     def _on_its_own(self) -> bool:
         """Whether nobody would notice the end of this process, so that its deadline counts."""
@@ -385,8 +421,12 @@ class Link:
 SAID_FAILED = FailureText(error="block.status was set to FAILED", traceback="", where="")
 
 
-def open_link(context: Context) -> Link | None:
+def open_link(context: Context, grace: Callable[[], float] | None = None) -> Link | None:
     """The link that a context describes; None if the run is over.
+
+    Args:
+        context: What a worker is told about its run.
+        grace: In a job: how many seconds are left when it is told to end.
 
     Raises:
         ConnectionFileError: The context or its connection file cannot be used, or the driver refuses.
@@ -397,7 +437,8 @@ def open_link(context: Context) -> Link | None:
         raise ConnectionFileError(f"the context names no connection file, no task, or no worker by number: {context}")
     connection = read_connection(path)
     try:
-        return Link.open(connection, task=context["task_id"], process=None if worker is None else int(worker))
+        process = None if worker is None else int(worker)
+        return Link.open(connection, task=context["task_id"], process=process, grace=grace)
     except UnreachableError:
         if read_connection(path).finished:
             return None  # the run ended in this very moment

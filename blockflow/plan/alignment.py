@@ -57,7 +57,7 @@ def check_unshared(task_id: str, grid: Grid, levels: Levels, outputs: Sequence[S
         if verdict_on(grid, levels, output) == "shared":
             raise PlanError(
                 f"task {task_id!r}: two blocks must not write into one {output.kind} at once, and some of these would "
-                f"in {output.name}: {'; '.join(_shared_axes(grid, output))}. {advice(grid, outputs)}, or "
+                f"in {output.name}: {'; '.join(_shared_axes(grid, output))}; {advice(grid, outputs)}, or "
                 "shared_chunks='serialize' runs such blocks one after the other"
             )
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blockflow.errors import PlanError, TaskGraphError
 from blockflow.plan.alignment import check_unshared
 from blockflow.plan.block import Block
+from blockflow.plan.launcher import Launcher, launchers_of, workers_of
 from blockflow.plan.links import Link
 from blockflow.plan.roots import Roots
 from blockflow.plan.slices import Indices, Positions, positions_of
@@ -42,6 +43,13 @@ class TaskPlan:
     """Number of each upstream task, and what this task reads of it."""
     downstream: tuple[tuple[int, Link], ...]
     """Number of each task that reads this one's output, and what it reads."""
+    launchers: tuple[Launcher, ...] = ()
+    """How its workers come to life; empty for processes of this machine."""
+
+    @property
+    def workers(self) -> int:
+        """Greatest number of workers that are started for it."""
+        return workers_of(self.launchers, self.task.num_workers)
 
     @property
     def task_id(self) -> str:
@@ -93,8 +101,12 @@ class Plan:
         raise TaskGraphError(f"no task is called {task_id!r}; there are {names}")
 
 
-def compile_plan(tasks: Iterable[Task]) -> Plan:
+def compile_plan(tasks: Iterable[Task], launcher: Any = None) -> Plan:
     """Compile tasks, and all tasks upstream of them.
+
+    Args:
+        tasks: What to do.
+        launcher: How workers come to life for tasks that do not say it themselves.
 
     Raises:
         TaskGraphError: No task at all, something else than a task, two tasks with one id, or tasks that wait for
@@ -106,6 +118,7 @@ def compile_plan(tasks: Iterable[Task]) -> Plan:
     ordered = _upstream_first(list(tasks))
     if not ordered:
         raise TaskGraphError("there is no task to run")
+    launchers = launchers_of(launcher, "run_blockwise")
     grids = [task.grid for task in ordered]
     numbers = {id(task): number for number, task in enumerate(ordered)}
     upstream: list[list[tuple[int, Link]]] = [[] for _ in ordered]
@@ -131,6 +144,7 @@ def compile_plan(tasks: Iterable[Task]) -> Plan:
                 levels=task.levels(),
                 upstream=tuple(upstream[number]),
                 downstream=tuple(downstream[number]),
+                launchers=task.launchers or launchers,
             )
             for number, task in enumerate(ordered)
         )

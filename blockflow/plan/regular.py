@@ -79,20 +79,24 @@ class RegularAxis:
         return end if self.bounds is None else at_most(end, self.bounds[1])
 
     def writing(self, begin: PositionT, end: PositionT) -> tuple[PositionT, PositionT]:
-        """First position, and one behind the last, whose write interval meets ``[begin, end)``."""
+        """First position, and one behind the last, whose write interval meets ``[begin, end)``, which is not empty."""
         return self._meeting(begin, end, before=0, after=0)
 
     def reading(self, begin: PositionT, end: PositionT) -> tuple[PositionT, PositionT]:
-        """First position, and one behind the last, whose read interval meets ``[begin, end)``."""
-        if self.bounds is not None:
-            begin, end = at_least(begin, self.bounds[0]), at_most(end, self.bounds[1])
-        return self._meeting(begin, end, before=self.before, after=self.after)
+        """First position, and one behind the last, whose read interval meets ``[begin, end)``, which is not empty."""
+        if self.bounds is None:
+            return self._meeting(begin, end, before=self.before, after=self.after)
+        begin, end = at_least(begin, self.bounds[0]), at_most(end, self.bounds[1])
+        start, stop = self._meeting(begin, end, before=self.before, after=self.after)
+        return start, stop - (begin >= end) * (stop - start)
 
     def _meeting(self, begin: PositionT, end: PositionT, *, before: int, after: int) -> tuple[PositionT, PositionT]:
-        start = at_least((begin - after - self.first) // self.step, 0)
+        start = (begin - (self.first + after)) // self.step
+        start = start * (start > 0)
         stop = at_most(-((self.first - before - end) // self.step), self.count)
-        nothing = (begin >= end) | (begin >= self.end + after)
-        return start, at_least(stop - nothing * (stop - start), start)
+        if self.overshoot:
+            stop = stop - (begin >= self.end + after) * (stop - start)
+        return start, at_least(stop, start)
 
     @property
     def conflict_distance(self) -> int:
@@ -158,13 +162,13 @@ def regular_axis(
     (8, 12)
     """
     size, multiple_of, voxel_size = whole_numbers(1, size=size, multiple_of=multiple_of, voxel_size=voxel_size)
-    (block,) = whole_numbers(1, block=-(-size // multiple_of) * multiple_of if block is None else block)
+    (block,) = whole_numbers(1, block=size if block is None else block)
     before, after = whole_numbers(0, before=before, after=after)
     if fit not in FITS:
         raise GeometryError(f"fit must be one of {', '.join(map(repr, FITS))}, got {fit!r}")
-    if block < multiple_of:
+    step = block if block >= size else block - block % multiple_of  # a single block is not cut anywhere
+    if step == 0:
         raise GeometryError(f"cuts at multiples of {multiple_of} need a block of at least that, got {block}")
-    step = block - block % multiple_of
     count = size // step if fit == "valid" else -(-size // step)
     if count == 0:
         raise GeometryError(f"no whole block fits: fit is 'valid', size is {size}, block is {step}")

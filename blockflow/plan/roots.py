@@ -65,9 +65,9 @@ class Roots:
             self.left -= int(np.count_nonzero(piece))
         self.next = self._next()
 
-    def claimed(self, number: int) -> None:
-        """Some roots that were not handed out are to be passed over as well."""
-        self.left -= number
+    def claimed(self, indices: Indices) -> None:
+        """Some roots that were not handed out are passed over from now on; their entry is not zero any more."""
+        self.left -= len(indices)
         self.next = self._next()
 
     def take(self, at_most: int, *, below: int | None = None) -> Indices:

@@ -24,7 +24,10 @@ from blockflow.plan.arguments import (
     takes_block,
 )
 from blockflow.plan.conflicts import levels_of
+from blockflow.plan.launcher import Launcher, launchers_of
 from blockflow.plan.mask import Mask, mask_for
+from blockflow.plan.order import check_order
+from blockflow.plan.requirements import Requirements
 from blockflow.plan.storage import stored
 from blockflow.plan.tiling import tile
 
@@ -48,9 +51,11 @@ _COMPILED = frozenset(
         "grid",
         "inputs",
         "mask",
+        "order",
         "outputs",
         "process_function",
         "read_roi",
+        "requires",
         "setup",
         "shared_chunks",
         "task_id",
@@ -116,9 +121,9 @@ class Task:
     """What happens to blocks that do not fit: ``"valid"`` drops, ``"overhang"`` keeps whole, ``"shrink"`` cuts. A
     grid has a ``fit`` of its own."""
     timeout: float | Literal["auto"] | None = None
-    """Seconds after which a block's worker is killed and the block counts as failed; None for no limit. ``"auto"`` finds
-    blocks that hang: ten times the longest of those before, at least a minute, none before a handful are done; a block
-    that has failed may take four times as long the next time."""
+    """Seconds after which a block's worker is killed and the block counts as failed; None for no limit. ``"auto"``
+    finds blocks that hang: ten times the longest of those before, at least a minute, none before a handful are done; a
+    block that has failed may take four times as long the next time."""
     upstream_tasks: list[Task] = field(default_factory=list, repr=False)
     """Tasks whose results this one reads."""
     _: KW_ONLY
@@ -133,6 +138,9 @@ class Task:
     passed on: the process function is then called as ``process_function(block, state)``."""
     teardown: Callable[[Any], Any] | None = None
     """Called with what `setup` returned when a worker process has no more blocks; not if it is killed."""
+    launcher: Any = None
+    """How its workers come to life: ``Local(8)``, ``Slurm(...)``, ``LSF(...)``, ``Command(...)``, ``Dask(...)``, or a
+    list of these, each of which says how many it may start. None for what :func:`blockflow.run_blockwise` is told."""
     mask: Any = None
     """Which blocks have anything to do; the others are skipped. Either a boolean array with one flag per block, or a
     :class:`blockflow.arrays.Array` over the volume, of any voxel size: a block has something to do if any voxel that
@@ -143,6 +151,14 @@ class Task:
     stop_if_all_fail: bool = True
     """Stop this task early if its first ten blocks all fail for good with the same type of error at the same place, and
     none is done: the others would only be burnt. Blocks that were done before count as done. The result says so."""
+    order: Any = "index"
+    """Which of several ready blocks comes first: ``"index"`` (C order), ``"morton"`` (near ones together), or a
+    function that is given block indices as int64 and returns as many keys; the smallest comes first. Any order but the
+    first needs 16 bytes for each block of the grid."""
+    requires: Any = None
+    """Resources that a worker of this task holds while it has blocks, as ``{"gpu": 1}``;
+    ``run_blockwise(resources=...)`` says how much there is. Called, ``task.requires()`` gives the tasks whose results
+    this one reads."""
     inputs: Sequence[Any] = field(default=(), repr=False)
     """What blocks read: arrays (:class:`blockflow.arrays.Array`, zarr) or paths. :meth:`plan` says how much of them."""
     outputs: Sequence[Any] = field(default=(), repr=False)
@@ -151,6 +167,8 @@ class Task:
     shared_chunks: SharedChunks = "refuse"
     """``"serialize"`` runs blocks that share a chunk or shard of an output one after the other instead."""
 
+    launchers: tuple[Launcher, ...] = field(init=False, repr=False)
+    """`launcher` as a tuple; empty if it says nothing."""
     stored_inputs: tuple[Stored, ...] = field(init=False, repr=False)
     """Where `inputs` lie, and how they are cut into chunks."""
     stored_outputs: tuple[Stored, ...] = field(init=False, repr=False)
@@ -172,7 +190,13 @@ class Task:
         else:
             self._take_rois()
         self._check_numbers()
+        self.launchers = launchers_of(self.launcher, f"task {self.task_id!r}")
         self._check_arrays()
+        self.requires = Requirements(self.task_id, self.requires, self.upstream_tasks)
+        try:
+            check_order(self.order)
+        except PlanError as error:
+            raise PlanError(f"task {self.task_id!r}: {error}") from None
         self._check_functions()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -191,10 +215,6 @@ class Task:
     def total_box(self) -> Box:
         """`total_roi` as integers."""
         return self._boxes["total_roi"]
-
-    def requires(self) -> list[Task]:
-        """The tasks whose results this one reads."""
-        return list(self.upstream_tasks)
 
     def levels(self) -> Levels:
         """The levels of the blocks: those of one level may run at once."""

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blockflow.arrays.handles import ZarrHandle, portable, restore
+from blockflow.arrays.hdf5 import PLAIN_FILES, check_filters, open_hdf5
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import ArrayError, PlanError
-from blockflow.recipes.background_input import Stack, check_filters, open_hdf5
+from blockflow.recipes.background_input import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["identity", "reopened", "shipped"]
-
-PLAIN_FILES = ("sec2", "stdio", "windows")
-"""Drivers of HDF5 with which a dataset is in one file of the name that h5py tells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ in which they are stored.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockflow.arrays.hdf5 import check_filters, open_hdf5, read_hdf5
 from blockflow.errors import ArrayError, MetadataError, PlanError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Stack", "open_hdf5", "open_stack"]
+__all__ = ["Stack", "open_stack"]
 
 DTYPES = ("uint8", "uint16", "float32", "float64")
 """Values of which a median is exact in their own type. Others have to be converted, knowingly."""
@@ -161,55 +162,6 @@ def open_stack(stack: Any) -> Iterator[Stack]:
                     "it takes from another file (a basin) are read from that file"
                 )
             yield _from_dataset(file[IMAGES])
-
-
-def open_hdf5(path: Path, mode: str) -> Any:
-    """An open HDF5 file, with a message that helps if that is not possible.
-
-    Raises:
-        ArrayError: h5py is not installed, or the file is not HDF5.
-        FileNotFoundError: There is no such file.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ArrayError("HDF5 files need h5py: pip install 'blockflow[hdf5]'") from error
-    with suppress(ImportError):
-        import hdf5plugin  # noqa: F401, the import makes its compression filters known
-    try:
-        return h5py.File(path, mode)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
-    except OSError as error:
-        raise ArrayError(f"{path} cannot be opened as an HDF5 file: {error}") from error
-
-
-def read_hdf5(dataset: Any) -> NDArray[Any]:
-    """All values of an HDF5 dataset.
-
-    Raises:
-        ArrayError: See :func:`check_filters`.
-    """
-    check_filters(dataset)
-    return np.asarray(dataset[()])
-
-
-def check_filters(dataset: Any) -> None:
-    """Refuse an HDF5 dataset whose compression is not known here, in words that say what to do.
-
-    Raises:
-        ArrayError: A filter is missing. Files of dcnum and dclab are compressed with one of hdf5plugin.
-    """
-    import h5py
-
-    creation = dataset.id.get_create_plist()
-    for number in range(creation.get_nfilters()):
-        code, _, _, name = creation.get_filter(number)
-        if not h5py.h5z.filter_avail(code):
-            raise ArrayError(
-                f"{dataset.file.filename} cannot be read: {dataset.name} is compressed with filter {code} "
-                f"({name.decode() or 'no name'}), which is not installed; try: pip install hdf5plugin"
-            )
 
 
 def _is_event_images(stack: Any) -> bool:

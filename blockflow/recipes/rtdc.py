@@ -22,8 +22,8 @@ from uuid import UUID
 
 import numpy as np
 
+from blockflow.arrays.hdf5 import open_hdf5, read_hdf5
 from blockflow.errors import ArrayError, MetadataError
-from blockflow.recipes.background_input import open_hdf5, read_hdf5
 from blockflow.recipes.replacing import replacing_file
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """The frontier of one task: which block is handed out next?
 
 In this order: blocks that ran before and have to run again (alone, so that a block that kills workers takes no other
-with it; some wait for a while before), then the smallest index that is ready. Roots that nobody has drawn yet come
-from the plan and cost nothing.
+with it; some wait for a while before), then the smallest index that is ready, or what the task wants first. Roots that
+nobody has drawn yet come from the plan and cost nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from blockflow.plan.order import Ranks
     from blockflow.plan.roots import Roots
     from blockflow.plan.slices import Indices
     from blockflow.state.retries import Retry
     from blockflow.state.transitions import States
 
+
+_ROOTS_AT_ONCE = 2**20
 
 _PAGE = 4096
 """Blocks that are looked through at once for the next ones."""
@@ -97,17 +100,70 @@ class Smallest:
         return self._page
 
 
+class Ranked(Smallest):
+    """A set of blocks that gives back those first that a task wants first; `next` is a rank."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(len(ranks.of_block))
+        self._ranks = ranks
+
+    def add(self, indices: Indices) -> None:
+        """Add blocks that are not members; none of them twice."""
+        super().add(self._ranks.of_block[indices])
+
+    def take(self, at_most: int, *, below: int | None = None) -> Indices:
+        """The first blocks, sorted by index.
+
+        Args:
+            at_most: Take no more than this many.
+            below: Take only blocks of smaller rank than this one.
+        """
+        return np.sort(self._ranks.block_at[super().take(at_most, below=below)])
+
+    def remove(self, indices: Indices) -> None:
+        """Take out those of the blocks that are members."""
+        super().remove(self._ranks.of_block[indices])
+
+    def members(self) -> list[int]:
+        """All blocks: looks at the whole grid."""
+        members: list[int] = self._ranks.block_at[super().members()].tolist()
+        return members
+
+
+class RankedRoots(Ranked):
+    """The roots of a task that wants another order than that of indices; all are drawn at once."""
+
+    def __init__(self, roots: Roots, ranks: Ranks) -> None:
+        super().__init__(ranks)
+        while roots.left:
+            self.add(roots.take(_ROOTS_AT_ONCE))
+
+    @property
+    def left(self) -> int:
+        """Number of roots that have not been handed out."""
+        return len(self)
+
+    def pass_over(self, states: States) -> None:
+        """Hand out only roots whose entry in `states` is zero."""
+        self.remove(np.flatnonzero(states))
+
+    def claimed(self, indices: Indices) -> None:
+        """Some roots that were not handed out are not to be."""
+        self.remove(indices)
+
+
 class Frontier:
     """Blocks of one task that may be handed out.
 
     Args:
         roots: The blocks that wait for nothing.
         size: Number of blocks in the grid.
+        ranks: The order that the task wants; None for that of indices.
     """
 
-    def __init__(self, roots: Roots, size: int) -> None:
-        self._roots = roots
-        self._ready = Smallest(size)
+    def __init__(self, roots: Roots, size: int, ranks: Ranks | None = None) -> None:
+        self._roots = roots if ranks is None else RankedRoots(roots, ranks)
+        self._ready = Smallest(size) if ranks is None else Ranked(ranks)
         self.again: OrderedDict[int, Retry] = OrderedDict()
         """Blocks that ran before and may run again, oldest first."""
         self._later: dict[int, Retry] = {}
@@ -156,8 +212,8 @@ class Frontier:
         """Do not hand out roots that have left the state they began with, now or while they wait to be drawn."""
         self._roots.pass_over(states)
 
-    def claimed(self, indices: Indices, roots: int) -> None:
-        """Blocks that are here, `roots` of them undrawn, are not to be handed out."""
+    def claimed(self, indices: Indices, roots: Indices) -> None:
+        """Blocks that are here, some of them undrawn roots, are not to be handed out."""
         self._ready.remove(indices)
         self._roots.claimed(roots)
         for index in indices.tolist():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from blockflow.plan.slices import Indices
     from blockflow.state.absence import Absence
     from blockflow.state.leases import Leases
+    from blockflow.state.resources import Resources
     from blockflow.state.retries import Mishaps
     from blockflow.state.task_book import TaskBook
 
@@ -65,12 +66,14 @@ class Handout:
         workers: dict[int, WorkerBook],
         largest_lease: int,
         absence: Absence,
+        resources: Resources,
     ) -> None:
         self._books = books
         self._leases = leases
         self._workers = workers
         self._largest_lease = largest_lease
         self._absence = absence
+        self._resources = resources
         self.next_process = 0
         """Number of the next process to be started."""
         self._over = [False] * len(books)
@@ -93,7 +96,7 @@ class Handout:
             reporter: A worker that has just reported, and is about to ask for more.
         """
         done: list[ev.Instruction] = []
-        numbers = sorted(tasks)
+        numbers = sorted(self._resources.tasks.union(tasks))
         if not self.stopping:
             for number in numbers:
                 book = self._books[number]
@@ -206,6 +209,8 @@ class Handout:
         for worker in tuple(book.asking):
             if not book.to_run:
                 break
+            if not self._resources.allow(book.plan.number, worker):
+                continue
             tries = self._is_held_back(book, worker)
             host = self._workers[worker].host
             if tries and now < book.hosts.until(host):
@@ -286,7 +291,9 @@ class Handout:
 
     def _starts(self, book: TaskBook) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
-        for _ in range(0 if book.given_up else book.pool.wanted(book.known_to_run)):
+        useful = 0 if book.given_up else book.known_to_run
+        most = self._resources.most_workers(book.plan.number)
+        for _ in range(book.pool.wanted(useful if most is None else min(useful, most))):
             process = self.next_process
             self.next_process += 1
             delay = book.pool.started(process)

@@ -1,9 +1,9 @@
 """Limits: how long may a block take, judged by those before it?
 
-For tasks with ``timeout="auto"``. A limit is there to find blocks that hang, not slow ones, so it is generous: ten times
-the longest of the last hundred reports, never less than a minute, and none before a handful were measured. A block
-that failed, perhaps because it took too long, has four times as long the next time, and again: one that is only
-unlike the others gets through, one that hangs ends after half an hour of work like that of the others.
+For tasks with ``timeout="auto"``. A limit is there to find blocks that hang, not slow ones, so it is generous: ten
+times the longest of the last hundred reports, never less than a minute, and none before a handful were measured. A
+block that failed, perhaps because it took too long, has four times as long the next time, and again: one that is only
+unlike the others gets through, and one that hangs is given up in the end.
 """
 
 from __future__ import annotations

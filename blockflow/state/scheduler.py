@@ -18,18 +18,20 @@ import numpy as np
 from blockflow.errors import RemoteProtocolError
 from blockflow.plan.graph import DependencyGraph
 from blockflow.plan.plan import Plan, compile_plan
+from blockflow.plan.requirements import check_resources
 from blockflow.state import events as ev
 from blockflow.state.arrivals import Arrivals
 from blockflow.state.by_hand import ByHand
 from blockflow.state.handout import Handout, WorkerBook
 from blockflow.state.leases import Lease, Leases
 from blockflow.state.outcomes import Outcomes
+from blockflow.state.resources import Resources
 from blockflow.state.restoring import restore
 from blockflow.state.task_book import NOTHING, TaskBook, TaskState
 from blockflow.state.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from blockflow.plan.block import Block
     from blockflow.plan.task import Task
@@ -65,9 +67,10 @@ class Scheduler:
         lease_seconds: How long a silent worker keeps its blocks.
         epoch: Number of this life of the driver; attempts of later lives have larger numbers.
         recording: Keep records for :meth:`take_records`.
+        resources: How much there is of what tasks require, by name.
 
     Raises:
-        PlanError: Tasks that cannot be run together.
+        PlanError: Tasks that cannot be run together, or require more than there is.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class Scheduler:
         lease_seconds: float = LEASE_SECONDS,
         epoch: int = 0,
         recording: bool = False,
+        resources: Mapping[str, int] | None = None,
     ) -> None:
         self.plan = compile_plan(tasks) if not isinstance(tasks, Plan) else tasks
+        check_resources([task.task for task in self.plan.tasks], resources or {})
         self._books = [TaskBook(task) for task in self.plan.tasks]
         self.epoch = epoch
         self._leases = Leases(lease_seconds, epoch)
@@ -91,7 +96,14 @@ class Scheduler:
         self._records: list[Record] = []
         self._outcomes = Outcomes(self._books, self._workers, self._touched, self._records if recording else None)
         self._arrivals = Arrivals(self._books, self._leases, self._workers, self._outcomes, self._touched)
-        self._handout = Handout(self._books, self._leases, self._workers, largest_lease, self._arrivals.absence)
+        self._handout = Handout(
+            self._books,
+            self._leases,
+            self._workers,
+            largest_lease,
+            self._arrivals.absence,
+            Resources(resources or {}, self._books, self._leases),
+        )
 
     # ---------------------------------------------------------------------------------------------- questions
 
@@ -198,7 +210,7 @@ class Scheduler:
         self._outcomes.begin(now)
         match event:
             case ev.WorkerJoined():
-                self._arrivals.joined(event)
+                self._arrivals.joined(event, now)
             case ev.LeaseClaimed():
                 done += self._arrivals.claimed(event, now)
             case ev.BlocksAsked():
@@ -325,7 +337,7 @@ class Scheduler:
         self._workers[worker].connected = False
         self._leave_alone(worker)
         if not self._leases.of_worker(worker):
-            self._arrivals.gone(worker)
+            self._arrivals.lost(worker)
 
     def _ticked(self, now: float) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import structs
 
+from blockflow.plan.order import ranks_for
 from blockflow.plan.plan import single
 from blockflow.state.block_states import BlockStates
 from blockflow.state.first_blocks import FirstBlocks
-from blockflow.state.frontier import Frontier, Smallest
+from blockflow.state.frontier import Frontier, Ranked, Smallest
 from blockflow.state.hosts import Hosts
 from blockflow.state.leases import Pace
 from blockflow.state.limits import Limit
@@ -62,9 +63,14 @@ class TaskState:
             self.ready_count + self.processing_count + self.completed_count + self.failed_count + self.orphaned_count
         )
 
+    @property
+    def unended_count(self) -> int:
+        """Blocks that something is left to do for; failed and orphaned ones have ended."""
+        return self.total_block_count - (self.completed_count + self.failed_count + self.orphaned_count)
+
     def is_done(self) -> bool:
         """Whether nothing is left to do; failed and orphaned blocks count as ended."""
-        return self.completed_count + self.failed_count + self.orphaned_count == self.total_block_count
+        return self.unended_count == 0
 
 
 class TaskBook:
@@ -73,8 +79,9 @@ class TaskBook:
     def __init__(self, plan: TaskPlan) -> None:
         self.plan = plan
         self.blocks = BlockStates(plan)
-        self.frontier = Frontier(plan.roots(), plan.grid.size)
-        self.pool = Pool(plan.task.num_workers)
+        ranks = ranks_for(plan.task.order, plan.grid.shape)
+        self.frontier = Frontier(plan.roots(), plan.grid.size, ranks)
+        self.pool = Pool(plan.workers)
         self.pace = Pace()
         """Of the blocks."""
         self.limit = Limit()
@@ -92,7 +99,8 @@ class TaskBook:
         """By block that failed or was lost, and has not ended: how often, and where."""
         self.final_failures: dict[int, BlockFailure] = {}
         """By block that failed for good: its last failure."""
-        self.cleared = Smallest(plan.grid.size if plan.task.is_checked else 0)
+        checked = plan.grid.size if plan.task.is_checked else 0
+        self.cleared = Ranked(ranks) if checked and ranks is not None else Smallest(checked)
         """Ready blocks whose pre-check says that they have to run."""
         self.being_checked = NOTHING
         """Ready blocks whose pre-check is under way."""
@@ -129,7 +137,7 @@ class TaskBook:
 
     def claim(self, indices: Indices, now: float) -> None:
         """Blocks that could be handed out are held by a worker that outlived its driver."""
-        undrawn = int((self.blocks.states[indices] == BlockState.PENDING).sum())
+        undrawn = indices[self.blocks.states[indices] == BlockState.PENDING]
         self.blocks.move(indices, Cause.CLAIMED, now)
         self.frontier.claimed(indices, undrawn)
         self.cleared.remove(indices)

@@ -4,7 +4,7 @@ A worker ends early because it was told to by a signal (a preempted job, ``scanc
 is about to reach its time limit. It then takes nothing more, gives back what it has not started, and
 
 1. finishes the block under way if there is time: before a time limit that is known, judged by how long its blocks have
-   taken; after a signal, when nobody knows how much time is left, until a second signal comes;
+   taken; after a signal until a second one comes, or until the batch system's grace, if that is known, is over;
 2. else gives it back unharmed by ending in the middle of it. Nobody is to blame for that.
 """
 
@@ -50,11 +50,18 @@ class Ending:
         self._last_signal = float("-inf")
         self._blocks: deque[float] = deque(maxlen=REMEMBERED)
 
-    def signalled(self, now: float) -> None:
-        """The process was told to end."""
+    def signalled(self, now: float, grace: float | None = None) -> None:
+        """The process was told to end.
+
+        Args:
+            now: The time.
+            grace: Seconds that it has from now on, if whoever started it knows; the first time counts.
+        """
         if now - self._last_signal >= ECHO_SECONDS:
             self._signals += 1
         self._last_signal = now
+        if self._signals == 1 and grace is not None:
+            self._limit = now + grace if self._limit is None else min(self._limit, now + grace)
 
     def measured(self, seconds: float) -> None:
         """A block took a time."""

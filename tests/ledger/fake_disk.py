@@ -1,7 +1,7 @@
 """A disk that crashes: what was not synced may be there afterwards, or not, or in pieces.
 
 Names and data become durable independently of one another. A crash keeps, of each folder, what was synced and the
-first few of the changes since; of each file that grew, what was synced and any sectors of the rest.
+first of the changes since, any number of them; of each file that grew, what was synced and any sectors of the rest.
 """
 
 from __future__ import annotations

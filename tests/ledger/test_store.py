@@ -19,6 +19,7 @@ from blockflow.errors import (
     PlanChangedError,
     RunDirectoryError,
 )
+from blockflow.ledger import chunks
 from blockflow.ledger import store as store_module
 from blockflow.ledger.journal import journal_files
 from blockflow.ledger.records import BlockLost, BlocksSkipped, WorkerGone, WorkerKnown
@@ -157,7 +158,7 @@ def test_records_that_come_while_a_snapshot_is_made_are_not_in_it_but_in_the_jou
     store = opened(disk)
     store.append([done(1)])
     disk.room = 3000
-    with pytest.raises(LedgerFullError, match="nothing was lost"):
+    with pytest.raises(LedgerFullError, match=r"^no snapshot can be made: no space is left; nothing was lost$"):
         store.fold()
     disk.room = None
     store.append([done(2)])
@@ -265,6 +266,18 @@ def test_what_is_covered_is_carried_over() -> None:
         opened(disk)
 
 
+def test_chunks_in_which_nothing_is_covered_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_BLOCKS", 3)
+    disk = FakeDisk()
+    coarse = identity(task(blocks=(4,), step=20))
+    store = opened(disk, coarse)
+    store.append([done(0, 3)])
+    store.commit()
+    store = opened(disk, identity(task(blocks=(9,))), accept_change=True)
+    assert blocks_in(store, DONE) == [0, 1, 6, 7]
+    assert disk.names(f"{PLACE}/tasks/smooth/state") == ["c.0", "c.2", "zarr.json"]
+
+
 def test_tasks_are_known_by_their_ids() -> None:
     disk = FakeDisk()
     a, b, c = task("a"), task("b", blocks=(2, 5)), task("c", blocks=(3, 3))
@@ -329,6 +342,17 @@ def test_a_failing_disk_is_final(error: int, step: int) -> None:
     assert 2 not in blocks_in(opened(disk), DONE)
 
 
+def test_a_driver_that_ends_on_a_full_disk_is_no_owner_any_more() -> None:
+    """Its process may live on, as that of a notebook does, and begin again."""
+    disk = FakeDisk()
+    store = opened(disk)
+    disk.room = 0
+    store.close()
+    disk.room = None
+    again = opened(disk, alive=lambda process, me: True)
+    assert again.epoch > store.epoch
+
+
 def test_a_full_disk_may_be_told_by_the_sync() -> None:
     disk = FakeDisk()
     store = opened(disk)
@@ -372,6 +396,58 @@ def test_a_missing_file_of_the_journal_is_damage() -> None:
     with pytest.raises(DamagedLedgerError, match="records 1 to 2 are missing"):
         opened(disk)
     assert opened(disk, reset=True).history[0].done == 0
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_snapshot_that_cannot_be_written_changes_nothing(error: int) -> None:
+    failures = full = 0
+    for step in range(40):
+        disk = FakeDisk()
+        recorded(disk, done(1))
+        store = opened(disk)
+        store.append([done(2)])
+        store.commit()
+        disk.errors = {disk.operations + step: error}
+        try:
+            store.fold()
+        except LedgerError as failure:
+            full += isinstance(failure, LedgerFullError)
+            failures += 1
+            disk.errors.clear()
+            if step % 2 and "the ledger cannot be written" not in str(failure):
+                store.fold()  # it can be tried again
+        disk.errors.clear()
+        assert blocks_in(opened(disk), DONE) == [1, 2]
+    assert failures > 20
+    assert full == (failures if error == errno.ENOSPC else 0)
+
+
+@pytest.mark.parametrize(("error", "kind"), [(errno.ENOSPC, LedgerFullError), (errno.EROFS, RunDirectoryError)])
+def test_a_directory_that_cannot_be_written_is_refused(error: int, kind: type[Exception]) -> None:
+    disk = FakeDisk()
+    opened(disk).close()
+    journal = 0
+    for step in range(disk.operations):
+        disk = FakeDisk()
+        disk.errors = {step: error}
+        try:
+            opened(disk).close()
+        except kind:
+            continue
+        except LedgerError:  # of the journal itself
+            journal += 1
+    assert journal <= 5
+
+
+def test_damage_that_is_found_later_is_told() -> None:
+    disk = FakeDisk()
+    store = opened(disk)
+    store.append([done(1)])
+    store.fold()
+    store.append([done(2)])
+    disk.write(f"{PLACE}/tasks/smooth/state/c.0.0", b"rubbish")
+    with pytest.raises(DamagedLedgerError):
+        store.fold()
 
 
 # ----------------------------------------------------------------------------------------------------- every crash
@@ -419,3 +495,73 @@ def test_a_crash_at_any_operation_loses_nothing_that_was_acknowledged() -> None:
             again = opened(found)
             assert acknowledged | {19} <= set(blocks_in(again, DONE)) <= appended | {19}
             assert again.epoch > store.epoch
+
+
+def test_a_killed_driver_and_then_a_loss_of_power_lose_nothing() -> None:
+    """The next driver sees what the killed one had not synced, and must not rely on it before it is durable."""
+    disk = FakeDisk()
+    scenario(disk, set(), set(), [])
+    for at in range(disk.operations):
+        disk = FakeDisk()
+        disk.crash_at = at
+        acknowledged: set[int] = set()
+        with pytest.raises(Crash):
+            scenario(disk, acknowledged, set(), [0])
+        disk.crash_at = None  # only the process is gone
+        store = opened(disk)
+        found = set(blocks_in(store, DONE))
+        store.append([done(19)])
+        store.commit()
+        random = Random(at)
+        for _ in range(CRASHES):
+            again = opened(disk.crashed(random))
+            assert set(blocks_in(again, DONE)) == found | {19} >= acknowledged
+
+
+def changing(disk: FakeDisk, reached: list[str]) -> None:
+    """A life with one plan, one that accepts another, and one that starts over."""
+    store = opened(disk)
+    store.append([done(0, 1, 5, 6, 19)])
+    store.commit()
+    reached.append("done")
+    store = opened(disk, COARSE, accept_change=True)
+    reached.append("accepted")
+    store.append([done(3)])
+    store.commit()
+    reached.append("more")
+    opened(disk, reset=True)
+    reached.append("reset")
+
+
+COARSE = identity(task(blocks=(2, 2), step=20))
+
+
+def test_a_crash_while_the_plan_changes_leaves_one_of_the_plans() -> None:
+    disk = FakeDisk()
+    changing(disk, [])
+    seen = set()
+    for at in range(disk.operations):
+        disk = FakeDisk()
+        disk.crash_at = at
+        reached = ["nothing"]
+        with pytest.raises(Crash):
+            changing(disk, reached)
+        random = Random(at)
+        for _ in range(CRASHES):
+            found = disk.crashed(random)
+            try:
+                blocks, coarse = blocks_in(opened(found), DONE), False
+            except PlanChangedError:
+                blocks, coarse = blocks_in(opened(found, COARSE), DONE), True
+            seen.add((reached[-1], coarse, tuple(blocks)))
+    fine: tuple[int, ...] = (0, 1, 5, 6, 19)
+    certain = {
+        ("nothing", False, ()),
+        ("done", False, fine),
+        ("done", True, (0,)),
+        ("accepted", True, (0,)),
+        ("more", True, (0, 3)),
+        ("more", False, ()),
+    }
+    never_acknowledged = {("nothing", False, fine), ("accepted", True, (0, 3))}
+    assert certain <= seen <= certain | never_acknowledged

@@ -34,16 +34,14 @@ def widths(axis: AxisLike) -> list[int]:
 @st.composite
 def regular_axes(draw: st.DrawFn, most: int = 40) -> Axis:
     size = draw(st.integers(1, most))
-    multiple_of = draw(st.integers(1, 5))
+    multiple_of = draw(st.integers(1, min(5, size)))
     fit = draw(st.sampled_from(FITS))
     return regular_axis(
         size,
-        draw(st.none() | st.integers(multiple_of, max(multiple_of, size) if fit == "valid" else most + multiple_of))
-        if size >= multiple_of
-        else multiple_of,
+        draw(st.none() | st.integers(multiple_of, size if fit == "valid" else most)),
         before=draw(st.integers(0, 9)),
         after=draw(st.integers(0, 9)),
-        fit="shrink" if size < multiple_of or (fit == "valid" and size % multiple_of) else fit,
+        fit=fit,
         clip=draw(st.booleans()),
         multiple_of=multiple_of,
         offset=draw(st.integers(-5, 5)),

@@ -95,7 +95,11 @@ def test_regular_grids_are_tasks_shifted_over_the_array(made: tuple[Grid, dict[s
     grid, given = made
     dims = range(len(given["shape"]))
     voxel, context = given["voxel_size"], given["context"]
-    step = [given["block"][a] // given["multiple_of"][a] * given["multiple_of"][a] * voxel[a] for a in dims]
+    cut = [
+        block if block >= size else block // unit * unit
+        for size, block, unit in zip(given["shape"], given["block"], given["multiple_of"], strict=True)
+    ]
+    step = [cut[a] * voxel[a] for a in dims]
     before, after = ([context[a][side] * voxel[a] for a in dims] for side in (0, 1))
     extent = [given["shape"][a] * voxel[a] for a in dims]
     tiled = tile(
@@ -262,7 +266,7 @@ def test_numbers_of_axes_hold_for_the_axes_in_the_order_given() -> None:
     assert Grid.balanced((10, 10, 10), (5, 2), axes=(2, 1)).shape == (1, 5, 2)
     assert Grid.balanced((10, 10, 10), (None, 5, 10)).shape == (1, 2, 1)
     assert Grid.regular((10, 10), (None, 5)).shape == (1, 2)
-    assert Grid.regular((10,), None, multiple_of=4).shape == (1,)
+    assert Grid.regular((10, 10), (None, 12), multiple_of=(4, 64)).shape == (1, 1), "what is not cut needs no multiple"
 
 
 # -- what other libraries do -------------------------------------------------------------------------------------
@@ -331,3 +335,29 @@ def test_the_corners_of_a_grid_have_fewer_neighbours() -> None:
         17,
         26,
     ]
+
+
+@needs_oracles
+def test_scouts_ghosted_chunks_are_what_blocks_read() -> None:
+    compared = 0
+    for case in json.loads((ORACLES / "scout" / "boxes.json").read_text())["ghosted"]:
+        grid = Grid.regular((6, 7, 8), case["chunks"], context=case["overlap"])
+        starts = list(grid.starts())
+        if tuple(case["start"]) in starts:
+            block = grid[starts.index(tuple(case["start"]))]
+            assert list(block.read_roi.begin) == case["start_ghosted"]
+            assert list(block.read_roi.end) == case["stop_ghosted"]
+            compared += 1
+    assert compared > 3
+
+
+@pytest.mark.parametrize(
+    "misused",
+    [{"shape": (0, 4, 4)}, {"block": 0}, {"block": -1}, {"block": 1.5}, {"context": 0.5}, {"context": (0, -1, 0)}],
+)
+def test_what_magmap_takes_for_an_empty_grid_or_rounds_is_refused(misused: dict[str, Any]) -> None:
+    """And what it cannot split is: two axes, and one size for all of them."""
+    assert Grid.regular((5, 4), (1, 3)).shape == (5, 2)
+    assert Grid.regular((6, 5, 4), 2).shape == (3, 3, 2)
+    with pytest.raises(GeometryError, match=r"must (be|hold)"):
+        Grid.regular(**{"shape": (6, 5, 4), "block": 2, **misused})

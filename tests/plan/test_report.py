@@ -133,7 +133,7 @@ def test_blocks_that_share_a_chunk_are_refused_before_the_run() -> None:
     refused(
         of_rois((50, 100), outputs=[output]),
         "task 't': two blocks must not write into one chunk at once, and some of these would in outputs[0] of task 't' "
-        f"({output.data.store_path}): axis 0 has chunks of 64 voxels, and blocks that write 50 voxels from 0 on. "
+        f"({output.data.store_path}): axis 0 has chunks of 64 voxels, and blocks that write 50 voxels from 0 on; "
         "a write_roi of shape (64, 100) is safe, or shared_chunks='serialize' runs such blocks one after the other",
     )
 
@@ -151,7 +151,7 @@ def test_shards_count_where_there_are_any(tmp_path: Path) -> None:
     refused(
         Task("t", grid=grid, process_function=nothing, outputs=[output]),
         "task 't': two blocks must not write into one shard at once, and some of these would in outputs[0] of task 't' "
-        f"({output.data.store_path}): axis 0 has shards of 20 voxels, and blocks that write 30 voxels from 0 on. "
+        f"({output.data.store_path}): axis 0 has shards of 20 voxels, and blocks that write 30 voxels from 0 on; "
         "blocks that write (20, 50) or (40, 50) voxels are safe (multiple_of=(20, 50)), "
         "or shared_chunks='serialize' runs such blocks one after the other",
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockflow.arrays import Array, prepare_ds
@@ -189,6 +189,40 @@ def test_lengths_are_counted_voxel_by_voxel(case: tuple[Grid, Stored], batch: in
     assert prod(axis.asked for axis in along) == sum(asked)
     assert prod(axis.moved for axis in along) == sum(moved)
     assert prod(axis.longest for axis in along) == max(asked)
+
+
+# -- what zarr does ----------------------------------------------------------------------------------------------
+
+
+def files_of(array: Any, store: dict[str, Any], box: Any) -> set[str]:
+    """The chunks or shards that zarr makes when a box is written."""
+    before = set(store)
+    array[tuple(slice(*pair) for pair in box)] = 1
+    made = set(store) - before
+    for key in made:
+        del store[key]
+    return made
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_blocks_share_a_unit_just_if_zarr_puts_them_into_one_file(data: st.DataObject) -> None:
+    dims = data.draw(st.integers(1, 2))
+    shape = [data.draw(st.integers(1, 14)) for _ in range(dims)]
+    chunks = [data.draw(st.integers(1, 5)) for _ in range(dims)]
+    shards = tuple(n * data.draw(st.integers(1, 2)) for n in chunks) if data.draw(st.booleans()) else None
+    block = [data.draw(st.integers(1, 8)) for _ in range(dims)]
+    store: dict[str, Any] = {}
+    array = zarr.create_array(store, shape=shape, chunks=tuple(chunks), shards=shards, dtype="u1", fill_value=0)
+    grid = Grid.regular(shape, block)
+    files = [files_of(array, store, grid.write_box(index)) for index in range(grid.size)]
+    shared = any(one & other for one, other in combinations(files, 2))
+    levels = levels_of(grid, read_write_conflict=False)
+    found = stored(array, "out", dims)
+    assert verdict_on(grid, levels, found) == ("shared" if shared else "aligned")
+    safe = Grid.regular(shape, [axis.smaller for axis in safe_axes(grid, [found])])
+    files = [files_of(array, store, safe.write_box(index)) for index in range(safe.size)]
+    assert not any(one & other for one, other in combinations(files, 2))
 
 
 # -- arrays as they come -----------------------------------------------------------------------------------------

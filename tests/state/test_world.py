@@ -36,7 +36,7 @@ def grants_before_all_inputs_are_done(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_conflicts(patch: pytest.MonkeyPatch) -> None:
-    def levels(grid: Grid, *, read_write_conflict: bool, apart: tuple[int, ...]) -> Levels:
+    def levels(grid: Grid, *, read_write_conflict: bool, apart: Any) -> Levels:
         return levels_of(grid, read_write_conflict=read_write_conflict and grid.size == 0, apart=apart)
 
     patch.setattr("blockflow.plan.task.levels_of", levels)
@@ -218,7 +218,7 @@ def grants_blocks_in_no_order(patch: pytest.MonkeyPatch) -> None:
 
 
 def grants_too_much(patch: pytest.MonkeyPatch) -> None:
-    defaults = {"largest_lease": 1, "lease_seconds": 60.0, "epoch": 0, "recording": False}
+    defaults = {"largest_lease": 1, "lease_seconds": 60.0, "epoch": 0, "recording": False, "resources": None}
     patch.setattr(Scheduler.__init__, "__kwdefaults__", defaults)
     draw = Handout._draw
     patch.setattr(Handout, "_draw", lambda handout, book, at_most, now: draw(handout, book, at_most + 1, now))

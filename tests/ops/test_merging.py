@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import GeometryError, PlanError
-from blockflow.ops.merge import merge, merged_shape
+from blockflow.ops.merging import merge, merged_shape
 from blockflow.plan.balance import balanced_axis
 from blockflow.plan.regular import regular_axis
 from blockflow.plan.tiling import tile

@@ -1,0 +1,147 @@
+"""One block of a map: read, call the function, crop, write, keep what is left.
+
+A :class:`Job` is what all blocks have in common; it is sent to each worker once. There it is opened once
+(:func:`open_job`), and then does block after block (:func:`do_block`). A block is only reported as done by whoever
+calls this when its results are written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from blockflow.errors import GeometryError, PlanError, ValueLossError
+from blockflow.ops.results import RESULT, ResultWriter
+from blockflow.ops.voxels import Reader, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from blockflow.arrays.array import Array
+    from blockflow.geometry import Box
+    from blockflow.ops.padding import Padding
+    from blockflow.ops.voxels import Casting
+    from blockflow.plan.block import Block
+    from blockflow.plan.grid import Grid
+
+__all__ = ["Call", "Job", "OpenJob", "do_block", "open_job"]
+
+Call: TypeAlias = Literal["array", "block"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """What all blocks have in common."""
+
+    function: Callable[..., Any]
+    call: Call
+    sources: tuple[Array, ...]
+    sinks: tuple[Array, ...]
+    grid: Grid
+    bounds: Box
+    """What the sources cover, in world units."""
+    pads: tuple[Padding | None, ...]
+    """For each source."""
+    casting: Casting
+    collect: bool
+    """Whether what the function returns, beyond what goes into sinks, is kept."""
+    folder: Path | None
+    """Where results and exceptions are kept; None to keep them in this process."""
+    setup: Callable[[], Any] | None
+    teardown: Callable[[Any], Any] | None
+
+
+class OpenJob:
+    """A job in the process that does it."""
+
+    def __init__(self, job: Job, kept: dict[int, Any]) -> None:
+        self.job = job
+        self.readers = [Reader(source, pad) for source, pad in zip(job.sources, job.pads, strict=True)]
+        self.writers = [Writer(sink, job.casting) for sink in job.sinks]
+        self.clip = not any(job.pads)
+        self.kept = kept
+        self.results = None if job.folder is None else ResultWriter(job.folder)
+        self.state = () if job.setup is None else (job.setup(),)
+
+    def do(self, block: Block) -> None:
+        """Do one block."""
+        index = block.index
+        assert index is not None
+        if self.job.call == "block":
+            result = self.job.function(block, *self.job.sources, *self.job.sinks, *self.state)
+        else:
+            result = self._map(index)
+        if not self.job.collect:
+            return
+        if self.results is None:
+            self.kept[index] = result
+        else:
+            self.results.keep(RESULT, index, block.attempt, result)
+
+    def _map(self, index: int) -> Any:
+        """Read, call and write; what the function returned beyond what was written."""
+        grid = self.job.grid
+        given, writes = grid.read_box(index), grid.write_box(index)
+        if self.clip:
+            given = tuple(
+                (max(b, low), min(e, high)) for (b, e), (low, high) in zip(given, self.job.bounds, strict=True)
+            )
+        result = self.job.function(*[reader.read(given) for reader in self.readers], *self.state)
+        if not self.writers:
+            return result
+        results, rest = self._shared_out(result, index)
+        for number, (writer, values) in enumerate(zip(self.writers, results, strict=True)):
+            try:
+                writer.write(values, given, writes, f"result {number}")
+            except (GeometryError, ValueLossError) as error:
+                raise type(error)(f"block {index} at {grid.position(index)}: {error}") from error
+        return rest
+
+    def _shared_out(self, result: Any, index: int) -> tuple[Any, Any]:
+        """One result for each sink, and what is left to be kept."""
+        wanted = len(self.writers) + self.job.collect
+        if wanted == 1:
+            if result is None:
+                raise PlanError(
+                    f"the function must return an array for out, it returned None for block {index}; "
+                    "call='block' is for functions that write by themselves, collect=True for any other result"
+                )
+            return (result,), None
+        if not isinstance(result, tuple | list) or len(result) != wanted:
+            came = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
+            more = " and one to collect" if self.job.collect else ""
+            raise PlanError(
+                f"the function must return a tuple of {wanted} values, one for each of {len(self.writers)} outputs"
+                f"{more}: it returned {came} for block {index}"
+            )
+        return result[: len(self.writers)], result[-1] if self.job.collect else None
+
+
+def open_job(job: Job, kept: dict[int, Any] | None = None) -> OpenJob:
+    """Open a job, once in each process.
+
+    Args:
+        job: What to open.
+        kept: Where results go that stay in this process, by index of the block.
+    """
+    return OpenJob(job, {} if kept is None else kept)
+
+
+def do_block(block: Block, opened: OpenJob) -> None:
+    """Do one block of an open job; an exception is kept as well as raised."""
+    try:
+        opened.do(block)
+    except Exception as error:
+        if opened.results is not None:
+            assert block.index is not None
+            opened.results.keep_failure(block.index, block.attempt, error)
+        raise
+
+
+def close_job(opened: OpenJob) -> None:
+    """What to do after the last block."""
+    if opened.job.teardown is not None:
+        opened.job.teardown(*opened.state)
+    if opened.results is not None:
+        opened.results.close()

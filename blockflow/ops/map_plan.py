@@ -1,0 +1,285 @@
+"""Plan of a map: which arrays does it read and write, in which blocks, and does all that fit?
+
+1. Sources and sinks are opened and put into place (:mod:`blockflow.ops.inputs`).
+2. The grid is the one given, or made from a block shape over the first source.
+3. Everything is checked that can be before anything runs: all sources cover the same region, blocks write inside it
+   and inside each sink, and no block ends within a voxel of any array.
+4. Sinks that do not exist are made: files at paths, else arrays in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from blockflow.arrays.array import Array
+from blockflow.arrays.chunking import chunks_of
+from blockflow.arrays.shared import SharedArray
+from blockflow.errors import ArrayNotFoundError, GeometryError, PlanError
+from blockflow.geometry import box_of, roi_of
+from blockflow.ops.inputs import can_be_made, opened, put_into_place
+from blockflow.ops.padding import padding_of
+from blockflow.ops.sharing import in_memory, same_voxels
+from blockflow.plan.grid import Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import DTypeLike
+
+    from blockflow.geometry import Box
+    from blockflow.ops.padding import Padding
+
+__all__ = ["MapPlan", "plan_map"]
+
+_SMALLEST_CHUNK = 8
+"""Voxels along an axis: a file that is made here has no chunks below, unless blocks are smaller themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MapPlan:
+    """Arrays and blocks of a map."""
+
+    sources: tuple[Array, ...]
+    sinks: tuple[Array, ...]
+    grid: Grid
+    bounds: Box
+    """What the sources cover, in world units."""
+    pads: tuple[Padding | None, ...]
+    """For each source."""
+
+
+class _Place(NamedTuple):
+    """Where arrays are in the world that do not say it themselves."""
+
+    offset: Sequence[int]
+    voxel_size: Sequence[int]
+
+
+class _NewSink(NamedTuple):
+    """An output that does not exist yet."""
+
+    path: Path | None
+    """None for an array in memory."""
+    dtype: np.dtype[Any]
+
+
+def plan_map(
+    sources: Sequence[Any],
+    outputs: Sequence[Any],
+    *,
+    dtypes: Sequence[DTypeLike | None],
+    grid: Any,
+    context: Any,
+    pad: Any,
+    shared: bool,
+) -> MapPlan:
+    """Plan a map.
+
+    Args:
+        sources: Arrays, or paths.
+        outputs: Arrays or paths to write; None for a new array in memory.
+        dtypes: Of outputs that do not exist; None for that of the first source.
+        grid: A :class:`Grid`, a block shape in voxels, or None for the chunks of an output or source.
+        context: Voxels that blocks read beyond what they write, if the grid is a block shape.
+        pad: See :func:`~blockflow.ops.padding.padding_of`.
+        shared: Whether other processes will write.
+
+    Raises:
+        GeometryError: Arrays and blocks do not fit one another.
+        PlanError: An argument that cannot be meant.
+        ArrayError: An array cannot be opened.
+    """
+    if isinstance(grid, str | bool | float | dict | set):
+        raise PlanError(f"grid must be a Grid, or the shape of a block in voxels, got {grid!r}")
+    read = [opened(source, "r", f"source {number}") for number, source in enumerate(sources)]
+    names = ["out"] if len(outputs) == 1 else [f"out {number}" for number in range(len(outputs))]
+    written = [_sink(*each, read, names[n]) for n, each in enumerate(zip(outputs, dtypes, strict=True))]
+    arrays = [*read, *(sink for sink in written if not isinstance(sink, _NewSink))]
+    if not arrays:
+        raise PlanError("a map needs at least one source, or an output that exists")
+    like = _place_of(grid, arrays)
+    dims = _dims(grid, like, arrays[0])
+    placed = [put_into_place(source, like, dims, f"source {number}") for number, source in enumerate(read)]
+    first = placed[0] if placed else put_into_place(arrays[0], like, dims, names[0])
+    bounds = box_of(first.roi, "source 0")
+    made = _grid_over(first, _stored_block(arrays, dims) if grid is None else grid, context, clip=pad is None)
+    _check_sources(placed, made, bounds, padded=pad is not None and isinstance(grid, Grid))
+    sinks = []
+    for sink, name in zip(written, names, strict=True):
+        is_new = isinstance(sink, _NewSink)
+        array = _made(sink, first, made, shared=shared) if is_new else put_into_place(sink, like, dims, name)
+        _check_sink(array, made, placed, name)
+        sinks.append(array)
+    return MapPlan(
+        sources=tuple(placed),
+        sinks=tuple(sinks),
+        grid=made,
+        bounds=bounds,
+        pads=tuple(padding_of(pad, source.dtype) for source in placed),
+    )
+
+
+def written_box(grid: Grid) -> Box:
+    """What all blocks of a grid write, in world units."""
+    return tuple((axis.write_begin(0), axis.write_end(axis.count - 1)) for axis in grid.axes)
+
+
+def _sink(output: Any, dtype: DTypeLike | None, sources: Sequence[Any], name: str) -> Any:
+    """An output that is opened, or what one has to be made of."""
+    if output is not None:
+        try:
+            return opened(output, "r+", name)
+        except ArrayNotFoundError:
+            if not can_be_made(Path(output)):
+                raise
+    if dtype is None and not sources:
+        raise PlanError(f"{name} does not exist, and there is no source whose dtype it could have: pass dtype=")
+    return _NewSink(None if output is None else Path(output), np.dtype(sources[0].dtype if dtype is None else dtype))
+
+
+def _place_of(grid: Any, arrays: Iterable[Any]) -> _Place | None:
+    if isinstance(grid, Grid):
+        return _Place([begin for begin, _ in grid.region], grid.voxel_size)
+    return next((_Place(array.offset, array.voxel_size) for array in arrays if isinstance(array, Array)), None)
+
+
+def _dims(grid: Any, like: _Place | None, first: Any) -> int:
+    if like is not None:
+        return len(like.voxel_size)
+    return len(grid) if hasattr(grid, "__len__") else len(first.shape)
+
+
+def _grid_over(first: Array, grid: Any, context: Any, *, clip: bool) -> Grid:
+    if isinstance(grid, Grid):
+        if context not in (0, None):
+            raise PlanError(f"a grid has its own context: make it with context={context!r}, or pass a block shape")
+        if not grid.size:
+            raise GeometryError("the grid has no block")
+        return grid
+    extents = first.shape[first.channel_dims :]
+    try:
+        return Grid.regular(
+            extents, block=grid, context=context, clip=clip, offset=first.offset, voxel_size=first.voxel_size
+        )
+    except TypeError as error:
+        raise PlanError(f"grid must be the shape of a block in voxels, got {grid!r} ({error})") from error
+
+
+def _stored_block(arrays: Sequence[Any], dims: int) -> Any:
+    """The shape of a block if nobody says it: shards or chunks of an array that is written, or else read."""
+    for array in reversed(arrays):
+        data = array.data if isinstance(array, Array) else array
+        stored = getattr(data, "shards", None) or getattr(data, "chunks", None)
+        if stored is not None:
+            return tuple(stored[-dims:])
+    shape = tuple(arrays[0].shape[-dims:])
+    return chunks_of(shape, np.dtype(arrays[0].dtype).itemsize, Array(np.empty((1,) * dims)).voxel_size)[0]
+
+
+def _check_sources(sources: Sequence[Array], grid: Grid, bounds: Box, *, padded: bool) -> None:
+    for number, source in enumerate(sources):
+        box = box_of(source.roi, "source")
+        for axis, (came, expected) in enumerate(zip(box, bounds, strict=True)):
+            if came != expected:
+                raise GeometryError(
+                    f"all sources must cover the same region: axis {axis} of source 0 is {_interval(expected)}, "
+                    f"that of source {number} is {_interval(came)}; cut one with Array(...)[roi]"
+                )
+        _check_voxels(source, grid, f"source {number}", reads=True)
+    _check_inside(grid, bounds, "the sources" if sources else "out")
+    if padded and all(low <= b and e <= high for (b, e), (low, high) in zip(grid.total, bounds, strict=True)):
+        raise PlanError(
+            "pad has nothing to do, as no block of the grid reads beyond the source: make it with clip=False"
+        )
+
+
+def _check_sink(sink: Array, grid: Grid, sources: Sequence[Array], name: str) -> None:
+    _check_inside(grid, box_of(sink.roi, name), name)
+    _check_voxels(sink, grid, name, reads=False)
+    for number, source in enumerate(sources):
+        if same_voxels(source, sink) and not in_memory(sink.data):
+            raise PlanError(
+                f"{name} must not be source {number}: a block that is done again, or reads where another writes, would "
+                "take results for input; write to another array"
+            )
+
+
+def _check_inside(grid: Grid, box: Box, name: str) -> None:
+    for axis, (writes, (low, high)) in enumerate(zip(written_box(grid), box, strict=True)):
+        if writes[0] < low or writes[1] > high:
+            raise GeometryError(
+                f"blocks must write inside {name}: axis {axis} is written in {_interval(writes)}, and {name} has "
+                f"{_interval((low, high))}. A grid of an array with offset or voxel size needs them too"
+            )
+
+
+def _check_voxels(array: Array, grid: Grid, name: str, *, reads: bool) -> None:
+    """Refuse blocks that end within a voxel."""
+    for number, (axis, offset, voxel) in enumerate(zip(grid.axes, array.offset, array.voxel_size, strict=True)):
+        if voxel == 1:
+            continue
+        for position in range(axis.count):
+            ends = [axis.write_begin(position), axis.write_end(position)]
+            if reads:
+                ends += [axis.read_begin(position), axis.read_end(position)]
+            wrong = [end for end in ends if (end - offset) % voxel]
+            if wrong:
+                raise GeometryError(
+                    f"blocks must begin and end between voxels of {name}: on axis {number} block {position} ends at "
+                    f"{wrong[0]}, and voxels measure {voxel} from {offset} on; choose block and context accordingly"
+                )
+
+
+def _made(sink: _NewSink, first: Array, grid: Grid, *, shared: bool) -> Array:
+    """A new output that covers what the blocks write, with the channels and voxels of the first source."""
+    roi = roi_of(written_box(grid))
+    channels = first.shape[: first.channel_dims]
+    shape = channels + tuple(n // voxel for n, voxel in zip(roi.shape, first.voxel_size, strict=True))
+    if sink.path is None or sink.path.suffix.lower() == ".npy":
+        data: Any
+        if sink.path is not None:
+            data = np.lib.format.open_memmap(sink.path, "w+", sink.dtype, shape)
+        elif shared:
+            data = SharedArray.create(shape, sink.dtype)
+        else:
+            data = np.zeros(shape, sink.dtype)
+        return Array(data, roi.offset, first.voxel_size)
+    from blockflow.arrays.preparing import prepare_ds
+
+    if len(channels) > 1:
+        raise PlanError(f"a zarr array is made with one channel axis at most, not {channels}: make it yourself")
+    return prepare_ds(
+        sink.path,
+        total_roi=roi,
+        voxel_size=first.voxel_size,
+        dtype=sink.dtype,
+        write_size=_write_size(grid, first.voxel_size),
+        num_channels=channels[0] if channels else None,
+        axis_names=first.axis_names,
+        units=first.units,
+    )
+
+
+def _write_size(grid: Grid, voxel_size: Sequence[int]) -> list[int]:
+    """What divides all cuts of the grid, so that no two blocks share a chunk."""
+    sizes = []
+    for number, (axis, voxel) in enumerate(zip(grid.axes, voxel_size, strict=True)):
+        begin, end = axis.write_begin(0), axis.write_end(axis.count - 1)
+        cuts = [axis.write_end(position) - begin for position in range(axis.count - 1)]
+        size = math.gcd(*cuts) if cuts else end - begin
+        if size < min(_SMALLEST_CHUNK * voxel, min(cuts, default=size)):
+            raise PlanError(
+                f"blocks of this grid cannot be stored in chunks of their own: the cuts of axis {number} have no "
+                f"common divisor but {size}; make the grid with multiple_of=, or make the output yourself"
+            )
+        sizes.append(size)
+    return sizes
+
+
+def _interval(pair: tuple[int, int]) -> str:
+    return f"[{pair[0]}, {pair[1]})"

@@ -1,0 +1,124 @@
+"""The arguments of a map, checked as far as each can be alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
+
+from blockflow.errors import PlanError
+from blockflow.ops.block_job import Call
+from blockflow.ops.map_plan import plan_map
+from blockflow.ops.voxels import Casting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import DTypeLike
+
+    from blockflow.ops.map_plan import MapPlan
+    from blockflow.plan.alignment import SharedChunks
+    from blockflow.plan.grid import Grid
+
+__all__ = ["MapOptions", "MapRequest"]
+
+
+class MapOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`map_blocks` that :func:`iter_blocks` takes too."""
+
+    out: Any
+    grid: Grid | Sequence[int | None] | int | None
+    context: int | Sequence[int | tuple[int, int]]
+    pad: Any
+    call: Call
+    dtype: DTypeLike | Sequence[DTypeLike] | None
+    casting: Casting
+    setup: Callable[[], Any] | None
+    teardown: Callable[[Any], Any] | None
+    mask: Any
+    num_workers: int | None
+    max_retries: int
+    timeout: float | None
+    shared_chunks: SharedChunks
+    name: str
+    run_dir: str | os.PathLike[str] | None
+    progress: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapRequest:
+    """The arguments of a map; see :func:`map_blocks`."""
+
+    function: Callable[..., Any]
+    sources: tuple[Any, ...]
+    out: Any = None
+    grid: Any = None
+    context: Any = 0
+    pad: Any = None
+    call: Call = "array"
+    dtype: Any = None
+    casting: Casting = "checked"
+    collect: bool = False
+    setup: Callable[[], Any] | None = None
+    teardown: Callable[[Any], Any] | None = None
+    mask: Any = None
+    num_workers: int | None = None
+    max_retries: int = 2
+    timeout: float | None = None
+    shared_chunks: SharedChunks = "refuse"
+    name: str = "map_blocks"
+    run_dir: Any = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise PlanError(f"function must be callable, got {self.function!r}")
+        for option, value, allowed in (
+            ("call", self.call, get_args(Call)),
+            ("casting", self.casting, get_args(Casting)),
+        ):
+            if value not in allowed:
+                raise PlanError(f"{option} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        number = self.num_workers
+        if number is not None and (isinstance(number, bool) or not hasattr(number, "__index__") or number < 0):
+            raise PlanError(f"num_workers must be a whole number >= 0, or None for all processors, got {number!r}")
+        if self.call == "block" and self.pad is not None:
+            raise PlanError("pad is for call='array'; with call='block' read with to_ndarray(roi, fill_value=...)")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """One entry for each output; None for one that is to be made in memory."""
+        if self.out is None:
+            return [None] if self.call == "array" and not self.collect else []
+        return list(self.out) if isinstance(self.out, list | tuple) else [self.out]
+
+    @property
+    def dtypes(self) -> list[Any]:
+        """One for each output."""
+        count = len(self.outputs)
+        if not isinstance(self.dtype, list | tuple):
+            return [self.dtype] * count
+        if len(self.dtype) != count:
+            raise PlanError(f"dtype must be one, or one for each of {count} outputs, got {len(self.dtype)}")
+        return list(self.dtype)
+
+    @property
+    def workers(self) -> int:
+        """Number of worker processes; 0 for this process."""
+        return _processors() if self.num_workers is None else int(self.num_workers)
+
+    def plan(self) -> MapPlan:
+        """The arrays and blocks, checked."""
+        return plan_map(
+            self.sources,
+            self.outputs,
+            dtypes=self.dtypes,
+            grid=self.grid,
+            context=self.context,
+            pad=self.pad,
+            shared=self.workers > 0,
+        )
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

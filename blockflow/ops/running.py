@@ -1,0 +1,121 @@
+"""Running: how does somebody look on while a map runs?
+
+:func:`~blockflow.run.run_blockwise` comes back when a run has ended. Here the same run is an iterator that stops for
+a moment whenever there may be something new: after each block in this process, some times a second for workers. When
+the iterator is closed, the run is stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from blockflow.driving import run_in_processes
+from blockflow.monitor.progress import make_display
+from blockflow.plan.plan import check_runnable, compile_plan
+from blockflow.result import result_of
+from blockflow.serial import run_serially
+from blockflow.state.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator, Iterator
+
+    from blockflow.ledger.run_ledger import RunLedger
+    from blockflow.plan.plan import Plan
+    from blockflow.plan.task import Task
+    from blockflow.result import RunResult
+
+__all__ = ["running_here", "running_in_workers"]
+
+_LOOK_SECONDS = 0.02
+"""How often somebody may look for something new."""
+
+
+def running_here(task: Task, run_dir: str | os.PathLike[str] | None, *, progress: bool) -> Generator[None]:
+    """Run a task in this process.
+
+    Args:
+        task: What to run.
+        run_dir: As for :func:`~blockflow.run.run_blockwise`.
+        progress: As for :func:`~blockflow.run.run_blockwise`.
+
+    Raises:
+        Exception: What a process function raised.
+    """
+    plan = compile_plan([task])
+    check_runnable(plan)
+    with _ledger(run_dir, plan) as ledger:
+        if ledger is None:
+            scheduler = Scheduler(plan)
+        else:
+            scheduler = Scheduler(plan, epoch=ledger.epoch, recording=True)
+            ledger.restore(scheduler, time.monotonic())
+        display = make_display(progress=progress)
+        try:
+            for _ in run_serially(scheduler, ledger):
+                display.update(scheduler.task_states, time.monotonic())
+                yield
+        finally:
+            display.close(scheduler.task_states, time.monotonic())
+    yield
+
+
+def running_in_workers(
+    task: Task, run_dir: str | os.PathLike[str] | None, *, progress: bool, ended: list[RunResult]
+) -> Generator[None]:
+    """Run a task in worker processes.
+
+    Args:
+        task: What to run.
+        run_dir: As for :func:`~blockflow.run.run_blockwise`.
+        progress: As for :func:`~blockflow.run.run_blockwise`.
+        ended: Gets the result.
+
+    Raises:
+        RunError: The run could not be started, or not be carried on.
+    """
+    plan = compile_plan([task])
+    check_runnable(plan)
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with _ledger(run_dir, plan) as ledger:
+                display = make_display(progress=progress)
+                scheduler, _ = run_in_processes(plan, display, host=None, port=0, stop_event=stop, ledger=ledger)
+            ended.append(result_of(scheduler))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="blockflow-map")
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_LOOK_SECONDS)
+            yield
+    finally:
+        stop.set()
+        thread.join()
+    if errors:
+        raise errors[0]
+    yield
+
+
+@contextmanager
+def _ledger(run_dir: str | os.PathLike[str] | None, plan: Plan) -> Iterator[RunLedger | None]:
+    """The ledger of a run directory, if there is one."""
+    if run_dir is None:
+        yield None
+        return
+    from blockflow.ledger.run_ledger import RunLedger
+    from blockflow.ledger.rundir import open_run
+
+    ledger = RunLedger(open_run(run_dir, plan), retry_failed=True)
+    try:
+        yield ledger
+    finally:
+        ledger.close()

@@ -1,0 +1,135 @@
+"""Sharing: how do worker processes read and write the arrays of this process?
+
+What lies in files is opened again by each worker. What lies in memory is copied once into shared memory; where it is
+written, the shared memory is copied back when the run has ended, however it ended. No voxel is ever sent.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from blockflow.arrays.array import Array
+from blockflow.arrays.handles import MemmapHandle, ZarrHandle, memmap_handle, portable
+from blockflow.arrays.shared import SharedArray
+from blockflow.arrays.window import Window
+from blockflow.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["in_memory", "same_voxels", "shared_sink", "shared_source", "with_data"]
+
+
+@contextmanager
+def shared_source(array: Array) -> Iterator[Array]:
+    """The same voxels, to be read by other processes for as long as the context.
+
+    Raises:
+        ArrayError: No other process can open it.
+
+    >>> with shared_source(Array(np.ones(3))) as array:
+    ...     type(array.data).__name__
+    'SharedArray'
+    """
+    if not in_memory(array.data):
+        portable(_base(array.data))  # complains now, rather than while it is sent
+        yield array
+        return
+    with SharedArray.from_array(_as_ndarray(array.data)) as memory:
+        yield with_data(array, memory)
+
+
+@contextmanager
+def shared_sink(array: Array, what: str) -> Iterator[Array]:
+    """The same voxels, to be written by other processes for as long as the context.
+
+    Args:
+        array: What to write.
+        what: The argument, for messages.
+
+    Raises:
+        PlanError: Nobody can tell whether it would see what other processes write.
+
+    >>> line = np.zeros(3)
+    >>> with shared_sink(Array(line), "out") as array:
+    ...     array.data[1] = 5
+    >>> line
+    array([0., 5., 0.])
+    """
+    base = _base(array.data)
+    if not in_memory(base):
+        if not isinstance(base, SharedArray | np.ndarray) and not isinstance(portable(base), ZarrHandle):
+            raise PlanError(
+                f"{what} must be an ndarray, memmap, SharedArray or zarr array to be written by other processes, got "
+                f"{type(base).__module__}.{type(base).__name__}; use num_workers=0"
+            )
+        yield array
+        return
+    with SharedArray.from_array(_as_ndarray(array.data)) as memory:
+        try:
+            yield with_data(array, memory)
+        finally:
+            array.data[...] = memory.view(read_only=True)
+
+
+def with_data(array: Array, data: Any) -> Array:
+    """An array at the same place, of other data."""
+    return Array(data, array.offset, array.voxel_size, axis_names=array.axis_names, units=array.units)
+
+
+def same_voxels(one: Array, other: Array) -> bool:
+    """Whether two arrays are kept at the same place, as far as can be told.
+
+    >>> line = np.zeros(4)
+    >>> same_voxels(Array(line[:3]), Array(line[1:])), same_voxels(Array(line), Array(line.copy()))
+    (True, False)
+    """
+    first, second = _base(one.data), _base(other.data)
+    if first is second:
+        return True
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and np.may_share_memory(first, second):
+        return True
+    if in_memory(first) or in_memory(second):
+        return False
+    places = [_place(base) for base in (first, second)]
+    return places[0] is not None and places[0] == places[1]
+
+
+def _place(data: Any) -> Any:
+    """What tells where in the file system an array is kept; None if unknown."""
+    if isinstance(data, SharedArray):
+        return data.__reduce__()[1]
+    handle = portable(data)
+    match handle:
+        case MemmapHandle():
+            return handle.filename
+        case ZarrHandle():
+            return str(handle.store), handle.path
+        case _:
+            return None
+
+
+def _base(data: Any) -> Any:
+    while isinstance(data, Window):
+        data = data.source
+    return data
+
+
+def in_memory(data: Any) -> bool:
+    """Whether no other process can see it."""
+    data = _base(data)
+    if isinstance(data, np.ndarray):
+        return memmap_handle(data) is None
+    return _in_memory_zarr(data)
+
+
+def _in_memory_zarr(data: Any) -> bool:
+    store = getattr(data, "store", None)
+    return store is not None and type(store).__name__ == "MemoryStore"
+
+
+def _as_ndarray(data: Any) -> Any:
+    return data if isinstance(data, np.ndarray) else np.asarray(data[...])

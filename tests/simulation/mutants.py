@@ -1,0 +1,489 @@
+"""Bugs that somebody might write, to find out whether the simulation would notice them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from blockflow.ledger import frames
+from blockflow.ledger.frames import HEAD_SIZE
+from blockflow.ledger.journal import Journal
+from blockflow.ledger.run_ledger import RunLedger
+from blockflow.outbox import Outbox
+from blockflow.plan.conflicts import Levels, levels_of
+from blockflow.plan.plan import TaskPlan, single
+from blockflow.state import events as ev
+from blockflow.state import leases, outcomes
+from blockflow.state.absence import Absence
+from blockflow.state.arrivals import Arrivals
+from blockflow.state.handout import Handout
+from blockflow.state.leases import Lease, Leases
+from blockflow.state.outcomes import Outcomes
+from blockflow.state.scheduler import Scheduler
+from blockflow.switchboard import Send, Switchboard
+from blockflow.testing.simulation.cluster import Cluster
+from blockflow.testing.simulation.link import Link
+from blockflow.wire import messages as wire
+from blockflow.wire.framing import FrameReader
+from blockflow.wire.held import Given, HeldLease
+from blockflow.wire.session import WorkerSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pytest
+
+    from blockflow.plan.grid import Grid
+    from blockflow.plan.slices import Indices
+    from blockflow.state.task_book import TaskBook
+    from blockflow.switchboard import Action
+
+# ------------------------------------------------------------------------------------------------------ what may run
+
+
+def forgets_conflicts(patch: pytest.MonkeyPatch) -> None:
+    def levels(grid: Grid, *, read_write_conflict: bool, apart: tuple[int, ...] = ()) -> Levels:
+        return levels_of(grid, read_write_conflict=False)
+
+    patch.setattr("blockflow.plan.task.levels_of", levels)
+
+
+def grants_before_all_inputs_are_done(patch: pytest.MonkeyPatch) -> None:
+    fan_in = TaskPlan.fan_in
+    patch.setattr(TaskPlan, "fan_in", lambda task, indices: fan_in(task, indices).clip(max=1))
+
+
+def releases_what_waits_before_the_post_check(patch: pytest.MonkeyPatch) -> None:
+    reported = Scheduler._reported
+
+    def early(scheduler: Scheduler, event: ev.BlocksReported, now: float) -> list[ev.Instruction]:
+        done = reported(scheduler, event, now)
+        for wanted in [wanted for wanted in done if isinstance(wanted, ev.RunChecks)]:
+            book = scheduler.book(wanted.task)
+            attempts = [book.verifying.pop(index)[1] for index in wanted.indices.tolist()]
+            scheduler._outcomes.done(book, wanted.indices, np.array(attempts), 0.0, now)
+            done.remove(wanted)
+        return done
+
+    patch.setattr(Scheduler, "_reported", early)
+
+
+def runs_what_waits_for_a_failed_block(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "orphan", outcomes.release)
+
+
+def forgets_orphans(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "orphan", lambda books, task, indices, now: set())
+
+
+def forgets_to_release(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "release", lambda books, task, indices, now: set())
+
+
+# ------------------------------------------------------------------------------------------------ leases and fences
+
+
+def worker_counts_its_deadline_from_the_answer(patch: pytest.MonkeyPatch) -> None:
+    receive = Link._receive
+
+    def late(link: Link) -> None:
+        before = link.session.deadline
+        receive(link)
+        if before is not None and link.session.deadline != before:
+            link.session.deadline = link._worker.now() + link.session.lease_seconds
+
+    patch.setattr(Link, "_receive", late)
+
+
+def worker_never_fences_itself(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkerSession, "holds", False)
+
+
+def worker_forgets_its_deadline_when_it_begins_a_block(patch: pytest.MonkeyPatch) -> None:
+    next_block = WorkerSession.next_block
+
+    def given(session: WorkerSession, now: float) -> Given | None:
+        found = next_block(session, now)
+        if found is not None and session.deadline is not None:
+            session.deadline = max(session.deadline, now + session.lease_seconds)
+        return found
+
+    patch.setattr(WorkerSession, "next_block", given)
+
+
+def worker_sends_no_heartbeats(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkerSession, "heartbeat", lambda session, now: None)
+
+
+def driver_does_not_answer_heartbeats(patch: pytest.MonkeyPatch) -> None:
+    handle = Switchboard._understand
+
+    def understand(board: Switchboard, connection: int, line: Any, message: Any, now: float) -> list[Action]:
+        actions = handle(board, connection, line, message, now)
+        return [done for done in actions if not (isinstance(done, Send) and isinstance(done.message, wire.Alive))]
+
+    patch.setattr(Switchboard, "_understand", understand)
+
+
+def driver_has_no_patience(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leases, "SERVER_PATIENCE", 0.95)
+
+
+def takes_a_lease_back_too_early(patch: pytest.MonkeyPatch) -> None:
+    expired = Leases.expired
+    patch.setattr(Leases, "expired", lambda held, now: expired(held, now + 0.4 * held.seconds))
+
+
+def does_not_renew(patch: pytest.MonkeyPatch) -> None:
+    def renew(held: Leases, worker: int, now: float) -> None:
+        if held._deadlines.get(worker) == now:
+            held._deadlines[worker] = now + held.seconds * 1.05
+
+    patch.setattr(Leases, "renew", renew)
+
+
+def never_takes_a_lease_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leases, "expired", lambda held, now: [])
+
+
+def frees_blocks_when_a_connection_is_lost(patch: pytest.MonkeyPatch) -> None:
+    disconnected = Switchboard.disconnected
+
+    def lost(board: Switchboard, connection: int, now: float) -> list[Action]:
+        line = board.line(connection)
+        actions = disconnected(board, connection, now)
+        if line is not None and line.worker is not None and not line.said_goodbye:
+            actions += board.handle(ev.WorkerLeft(worker=line.worker, crashed=True), now)
+        return actions
+
+    patch.setattr(Switchboard, "disconnected", lost)
+
+
+def takes_a_frozen_process_for_dead(patch: pytest.MonkeyPatch) -> None:
+    def is_dead(cluster: Cluster, number: int) -> bool:
+        return number not in cluster.workers or cluster.workers[number].paused
+
+    patch.setattr(Cluster, "is_dead", is_dead)
+
+
+def uses_attempt_numbers_again(patch: pytest.MonkeyPatch) -> None:
+    grant = Leases.grant
+
+    def again(held: Leases, worker: int, task: int, indices: Indices, now: float) -> Lease:
+        held._next_attempt = 1
+        return grant(held, worker, task, indices, now)
+
+    patch.setattr(Leases, "grant", again)
+
+
+def counts_stale_reports(patch: pytest.MonkeyPatch) -> None:
+    grant = Leases.grant
+    granted: dict[tuple[int, int], list[int]] = {}
+
+    def remember(held: Leases, worker: int, task: int, indices: Indices, now: float) -> Lease:
+        lease = grant(held, worker, task, indices, now)
+        granted[id(held), lease.number] = indices.tolist()
+        return lease
+
+    def held_by_anybody(held: Leases, number: int, worker: int) -> Lease | None:
+        mine = held._of_worker.get(worker, {}).get(number)
+        blocks = granted.get((id(held), number))
+        return mine or next((lease for lease in held if lease.indices.tolist() == blocks), None)
+
+    patch.setattr(Leases, "grant", remember)
+    patch.setattr(Leases, "held", held_by_anybody)
+
+
+# ------------------------------------------------------------------------------------------- what reports mean
+
+
+def worker_reports_what_it_has_only_begun(patch: pytest.MonkeyPatch) -> None:
+    report = WorkerSession._report
+
+    def eager(session: WorkerSession, lease: HeldLease | None, now: float, *, asks: bool) -> None:
+        if lease is not None and lease.done < lease.started:
+            lease.done = lease.started
+        report(session, lease, now, asks=asks)
+
+    patch.setattr(WorkerSession, "_report", eager)
+    patch.setattr(WorkerSession, "block_done", _done_at_any_place(WorkerSession.block_done))
+
+
+def _done_at_any_place(block_done: Callable[..., None]) -> Callable[..., None]:
+    def done(session: WorkerSession, given: Given, *arguments: Any, **options: Any) -> None:
+        if given.position == given.lease.done:
+            block_done(session, given, *arguments, **options)
+
+    return done
+
+
+def goodbye_claims_the_block_under_way(patch: pytest.MonkeyPatch) -> None:
+    goodbye = WorkerSession.goodbye
+
+    def claim(session: WorkerSession, reason: str, now: float) -> None:
+        for lease in session._leases:
+            lease.done = lease.started
+        goodbye(session, reason, now)
+
+    patch.setattr(WorkerSession, "goodbye", claim)
+
+
+def worker_goes_on_with_what_it_gave_back(patch: pytest.MonkeyPatch) -> None:
+    def give_back(session: WorkerSession, lease: HeldLease) -> None:
+        if lease.started < len(lease.indices):
+            session._outgoing.append(wire.Returned(lease.number, lease.started))
+
+    patch.setattr(WorkerSession, "_give_back", give_back)
+
+
+def forgets_blocks_that_are_given_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Outcomes, "not_run", lambda book_of, book, indices, now: None)
+
+
+def forgets_blocks_of_lost_workers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Outcomes, "lost", lambda book_of, lease, now: [])
+
+
+def failures_count_as_success(patch: pytest.MonkeyPatch) -> None:
+    reported = Switchboard._reported
+
+    def good(board: Switchboard, worker: int, message: wire.Report) -> ev.BlocksReported:
+        return reported(board, worker, wire.Report(*_fields(message)[:3], None, message.asks, message.number))
+
+    patch.setattr(Switchboard, "_reported", good)
+
+
+def _fields(message: wire.Report) -> tuple[int, int, int]:
+    return message.lease, message.upto, message.microseconds
+
+
+# ---------------------------------------------------------------------------------------------------------- budgets
+
+
+def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
+    def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.TellFailure]:
+        book = book_of._books[lease.task]
+        failures = [ev.BlockFailure(index=index, error="lost") for index in lease.outstanding.tolist()]
+        return [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
+
+    patch.setattr(Outcomes, "lost", lost)
+
+
+def fails_one_retry_too_early(patch: pytest.MonkeyPatch) -> None:
+    failed = Outcomes.failed
+
+    def early(
+        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> Any:
+        book.mishaps[failure.index].failures += not book.mishaps[failure.index].failures
+        return failed(book_of, book, failure, worker, attempt, now)
+
+    patch.setattr(Outcomes, "failed", early)
+
+
+def never_gives_a_block_up(patch: pytest.MonkeyPatch) -> None:
+    failed = Outcomes.failed
+
+    def again(
+        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> Any:
+        book.mishaps[failure.index].failures = -1
+        return failed(book_of, book, failure, worker, attempt, now)
+
+    patch.setattr(Outcomes, "failed", again)
+
+
+def never_finds_the_block_that_kills(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "MOST_LOSSES", 10**6)
+
+
+def gives_up_after_two_lost_workers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "MOST_LOSSES", 2)
+
+
+def a_goodbye_counts_as_a_crash(patch: pytest.MonkeyPatch) -> None:
+    left = Scheduler._left
+
+    def crashed(scheduler: Scheduler, event: ev.WorkerLeft, now: float) -> list[ev.Instruction]:
+        return left(scheduler, ev.WorkerLeft(worker=event.worker, crashed=True), now)
+
+    patch.setattr(Scheduler, "_left", crashed)
+
+
+def skips_blocks_whose_check_raised(patch: pytest.MonkeyPatch) -> None:
+    failed = Outcomes.failed
+
+    def skipped(
+        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> Any:
+        if worker is not None:
+            return failed(book_of, book, failure, worker, attempt, now)
+        book_of.skipped(book, single(failure.index), now)
+        return ev.TellFailure(task=book.plan.number, failure=failure, final=False)
+
+    patch.setattr(Outcomes, "failed", skipped)
+
+
+# ------------------------------------------------------------------------------------------- beginnings and endings
+
+
+def goes_on_after_a_stop(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Scheduler, "_stop", lambda scheduler: [])
+
+
+def gives_blocks_to_workers_that_were_sent_home(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Scheduler, "_leave_alone", lambda scheduler, worker: None)
+
+
+def sends_workers_home_while_their_task_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Handout, "_is_over", lambda book_of, book: not book.ready)
+
+
+def never_sends_anybody_home(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Handout, "_is_over", lambda book_of, book: False)
+
+
+def keeps_connections_for_ever(patch: pytest.MonkeyPatch) -> None:
+    def disconnected(board: Switchboard, connection: int, now: float) -> list[Action]:
+        line = board._lines.get(connection)
+        if line is None or line.worker is None or line.said_goodbye:
+            return []
+        del board._connection_of[line.worker]
+        line.said_goodbye = True
+        return board.handle(ev.ConnectionLost(worker=line.worker), now)
+
+    patch.setattr(Switchboard, "disconnected", disconnected)
+
+
+def loses_the_rest_of_a_frame(patch: pytest.MonkeyPatch) -> None:
+    complete = FrameReader._complete
+
+    def forgetful(reader: FrameReader) -> Iterator[bytes]:
+        yield from complete(reader)
+        reader._buffer.clear()
+
+    patch.setattr(FrameReader, "_complete", forgetful)
+
+
+# --------------------------------------------------------------------------------- ledgers, and lives of the driver
+
+
+def acknowledges_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    put = Outbox.put
+
+    def at_once(outbox: Outbox, actions: Any, records: Any) -> list[Action]:
+        put(outbox, [], records)
+        return list(actions)
+
+    patch.setattr(Outbox, "put", at_once)
+
+
+def never_syncs_the_journal(patch: pytest.MonkeyPatch) -> None:
+    def write(journal: Journal, frame: bytes) -> None:
+        assert journal._file is not None
+        journal._file.append(frame)
+        journal._size += len(frame)
+
+    patch.setattr(Journal, "_write", write)
+
+
+def leaves_half_a_frame_when_the_disk_is_full(patch: pytest.MonkeyPatch) -> None:
+    write = Journal._write
+
+    def half(journal: Journal, frame: bytes) -> None:
+        assert journal._file is not None
+        with patch.context() as inner:
+            inner.setattr(type(journal._file), "truncate", lambda file, size: None)
+            write(journal, frame)
+
+    patch.setattr(Journal, "_write", half)
+
+
+def believes_torn_frames(patch: pytest.MonkeyPatch) -> None:
+    feed = frames._frame_head
+
+    def head(data: bytearray, at: int) -> tuple[int, int, int, int] | None:
+        found = feed(data, at)
+        if found is None:
+            return None
+        length, count, first, _ = found
+        begin = at + frames.FRAME_HEAD_SIZE
+        data.extend(bytes(max(0, begin + length - len(data))))
+        return length, count, first, frames.crc32(data[begin : begin + length])
+
+    patch.setattr(frames, "_frame_head", head)
+
+
+def writes_behind_the_head_of_a_journal_twice(patch: pytest.MonkeyPatch) -> None:
+    begin = Journal._begin
+
+    def twice(journal: Journal) -> None:
+        begin(journal)
+        assert journal._file is not None
+        journal._file.append(bytes(HEAD_SIZE))
+
+    patch.setattr(Journal, "_begin", twice)
+
+
+def forgets_to_record_what_is_done(patch: pytest.MonkeyPatch) -> None:
+    write = RunLedger.write
+    patch.setattr(RunLedger, "write", lambda ledger, records: write(ledger, records[:-1]))
+
+
+def uses_numbers_of_an_earlier_life_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leases, "first_number", lambda epoch: 1)
+
+
+def waits_for_nobody_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Absence, "waiting", False)
+
+
+def waits_too_short_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    begin = Absence.begin
+
+    def impatient(absence: Absence, absent: Any, until: float) -> None:
+        begin(absence, absent, until - 55.0)
+
+    patch.setattr(Absence, "begin", impatient)
+
+
+def takes_a_broken_connection_for_a_claim(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Arrivals, "lost", Arrivals.gone)
+
+
+def lets_anybody_keep_anything(patch: pytest.MonkeyPatch) -> None:
+    def claimed(arrivals: Arrivals, event: ev.LeaseClaimed, now: float) -> list[ev.Instruction]:
+        return [ev.AcknowledgeReport(worker=event.worker, lease=event.lease, stale=False)]
+
+    patch.setattr(Arrivals, "claimed", claimed)
+
+
+def worker_claims_nothing_when_it_is_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkerSession, "claim", lambda session, now: session.heartbeat(now))
+
+
+def worker_does_not_repeat_what_was_not_heard(patch: pytest.MonkeyPatch) -> None:
+    claim = WorkerSession.claim
+
+    def forgetful(session: WorkerSession, now: float) -> None:
+        claim(session, now)
+        session._outgoing = [
+            message for message in session._outgoing if not (isinstance(message, wire.Report) and message.lease)
+        ]
+
+    patch.setattr(WorkerSession, "claim", forgetful)
+
+
+def worker_goes_on_with_what_is_not_its_own_any_more(patch: pytest.MonkeyPatch) -> None:
+    acknowledged = WorkerSession._acknowledged
+
+    def deaf(session: WorkerSession, message: wire.Acknowledged) -> None:
+        acknowledged(session, message)
+        session.overtaken = False
+
+    patch.setattr(WorkerSession, "_acknowledged", deaf)
+
+
+def keeps_blocks_of_processes_that_are_stopped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cluster, "is_stopped", lambda cluster, number: False)
