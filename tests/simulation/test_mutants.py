@@ -6,9 +6,9 @@ import inspect
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.simulation import mutants
 
 from blockflow.testing.simulation import schedules
+from tests.simulation import mutants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
