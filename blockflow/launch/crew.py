@@ -212,7 +212,9 @@ class Crew:
         """What a worker is told that somebody starts; it prints to the terminal."""
         from blockflow.launch.fleets import USUAL_PATIENCE
 
-        payload = payload_for(self._plan.tasks[task].task, self._functions[task], self.context(None, task), None)
+        payload = payload_for(
+            self._plan.tasks[task].task, self._functions[task], self.context(None, task), None, adds=False
+        )
         return payload_for_job(payload, notice=0, patience=USUAL_PATIENCE, output="")
 
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:

@@ -105,7 +105,14 @@ class Simulation:
                 self.join(task.number)
 
     def step(self) -> bool:
-        """The next event, if there is one."""
+        """The next event, or the time at which the scheduler wants to look, whichever is first."""
+        look = None if self.scheduler.finished else self.scheduler.next_deadline()
+        if look is not None and (not self._agenda or look < self._agenda[0][0]):
+            self.now = max(self.now, look)
+            for worker in self._workers if self._agenda else ():
+                self.happens(ev.HeartbeatReceived(worker=worker))
+            self.happens(ev.Ticked())
+            return True
         if self._agenda:
             self.now, _, event = heappop(self._agenda)
             self.happens(event)
