@@ -11,7 +11,7 @@ from blockflow.errors import LedgerError, LedgerFullError
 from blockflow.ledger import records as rec
 from blockflow.state import records as said
 from blockflow.state.restoring import TaskHistory
-from blockflow.state.task_book import Mishaps
+from blockflow.state.retries import Mishaps
 from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:

@@ -147,6 +147,6 @@ def do_block(block: Block, opened: OpenJob) -> None:
 def close_job(opened: OpenJob) -> None:
     """What to do after the last block."""
     if opened.job.teardown is not None:
-        opened.job.teardown(*opened.state)
+        opened.job.teardown(*opened.state)  # there is one if there is a teardown
     if opened.results is not None:
         opened.results.close()

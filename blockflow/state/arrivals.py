@@ -62,11 +62,13 @@ class Arrivals:
         self._workers[event.worker] = WorkerBook(
             task=event.task,
             process=event.process,
+            host=event.host,
             unclaimed={lease.number for lease in self._leases.of_worker(event.worker)},
         )
         self._leases.renew(event.worker, now)
         book = self._books[event.task]
         book.workers.add(event.worker)
+        book.pool.joined(event.process)
         book.asking.pop(event.worker, None)
         self._touched.add(event.task)
         self._outcomes.record(

@@ -9,10 +9,10 @@ import zarr
 
 from blockflow import Block, Roi, Task, run_blockwise
 
-SHAPE = (1000, 6000)
-SHARD = (256, 256)
-CHUNK = (16, 16)
-BLOCKS = 4 * 24
+SHAPE = (2000, 12100)
+SHARD = (512, 1024)
+CHUNK = (64, 64)
+BLOCKS = 4 * 12
 
 
 def make(store: Path) -> None:

@@ -20,7 +20,7 @@ from tests.chaos.scene import PATIENCE, ROOT, ROUNDS, environment, until
 
 KILLS = 8
 DRIVER_KILLS = 2
-PAUSE = 8
+PAUSE = 5
 """Blocks that begin between two kills: a block that ends five workers has failed."""
 
 

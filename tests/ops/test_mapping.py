@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from blockflow import Block, Grid, Roi
+from blockflow import Block, Command, Grid, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import (
@@ -510,6 +510,32 @@ class TestFailures:
             list(iter_blocks(lambda block: lock.locked(), np.arange(4), grid=2, **THERE))
 
 
+class TestOtherMachines:
+    def test_workers_that_a_command_starts(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "image.npy", IMAGE)
+        options: dict[str, Any] = {
+            "grid": 6,
+            "launcher": Command("sh -c {command}", workers=2),
+            "host": "127.0.0.1",
+            "progress": False,
+        }
+        source = tmp_path / "image.npy"
+        out = map_blocks(plus_one, source, out=tmp_path / "out.npy", run_dir=tmp_path / "a", **options)
+        assert_array_equal(out, IMAGE + 1)
+        sums = map_blocks(np.sum, source, collect=True, run_dir=tmp_path / "b", **options)
+        again = [result for _, result in iter_blocks(np.sum, source, run_dir=tmp_path / "c", **options)]
+        assert sums == again == map_blocks(np.sum, IMAGE, grid=6, collect=True, **HERE)
+
+    def test_refused(self, tmp_path: Path) -> None:
+        command = Command("sh -c {command}", workers=2)
+        remote: dict[str, Any] = {"launcher": command, "num_workers": None, "run_dir": tmp_path / "run"}
+        refused("num_workers=0 is this process, which needs no launcher", IMAGE, **remote | {"num_workers": 0})
+        refused("keep results and exceptions in the run directory: pass run_dir", IMAGE, **remote | {"run_dir": None})
+        refused("launcher must be Local, Slurm", IMAGE, launcher="slurm")
+        for image in (IMAGE, SharedArray.from_array(IMAGE)):
+            refused("see files only, and <Array [0:12, 0:10]", image, out=tmp_path / "o.npy", **remote)
+
+
 class TestResuming:
     @BOTH
     def test_what_is_done_is_not_done_again(self, where: Any, tmp_path: Path) -> None:
@@ -558,12 +584,17 @@ def refused(
 
 
 class TestRefused:
+    def test_iterating_refuses_before_the_first_step(self) -> None:
+        with pytest.raises(PlanError, match="num_workers must be"):
+            iter_blocks(same, IMAGE, num_workers=-1)
+
     def test_arguments(self, tmp_path: Path) -> None:
         line = np.arange(8)
         refused("function must be callable, got 3", line, function=3)
         refused("call must be one of 'array', 'block', got 'source'", line, call="source")
         refused("casting must be one of 'checked', 'no'", line, casting="loose")
         refused("num_workers must be a whole number >= 0, or None for all processors, got -1", line, num_workers=-1)
+        refused("teardown gets what setup returns", line, teardown=print)
         refused("pad is for call='array'", line, call="block", pad="edge")
         refused("pad must be None, a mode of numpy.pad, or a dict of its arguments: got 'mirror'", line, pad="mirror")
         refused("a map needs at least one source, or an output that exists", collect=True)

@@ -135,7 +135,7 @@ def test_a_driver_that_stands_still_while_another_takes_over() -> None:
     )
 
     def trusting(cluster: Cluster) -> None:
-        cluster.ends_locals = False
+        cluster.lives.ends_locals = False
 
     broken = _broken(climate, range(1040, 1045), trusting)
     assert not broken, broken[0]
