@@ -101,11 +101,10 @@ class Crew:
             self._launcher.start(process, pickle.dumps(payload))
             return
         from blockflow.launch.base import Order
-        from blockflow.launch.fleets import warning_of
+        from blockflow.launch.fleets import timing_of
 
         output = str(log.parent.resolve() / "job") if log is not None else f"{self._private / self._run}.job"
-        notice, patience = warning_of(source.launcher)
-        payload = payload_for_job(payload, notice=notice, patience=patience, output=output)
+        payload = payload_for_job(payload, timing_of(source.launcher), output=output)
         order = Order(process=process, task=planned.task_id, launcher=source.launcher, payload=payload)
         self._fleet(source.launcher).start(order)
 
@@ -221,12 +220,12 @@ class Crew:
 
     def _payload_by_hand(self, task: int) -> dict[str, Any]:
         """What a worker is told that somebody starts; it prints to the terminal."""
-        from blockflow.launch.fleets import USUAL_PATIENCE
+        from blockflow.launch.fleets import timing_of
 
         payload = payload_for(
             self._plan.tasks[task].task, self._functions[task], self.context(None, task), None, adds=False
         )
-        return payload_for_job(payload, notice=0, patience=USUAL_PATIENCE, output="")
+        return payload_for_job(payload, timing_of(None), output="")
 
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:
         log = self._log(end.process)

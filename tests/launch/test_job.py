@@ -11,7 +11,7 @@ import pytest
 from blockflow.errors import RunError
 from blockflow.launch import interpreter, shell
 from blockflow.launch.handover import read_handover, write_handover
-from blockflow.launch.job import grace_of, main
+from blockflow.launch.job import Timing, end_of, grace_of, main
 from blockflow.launch.queue import Silence
 
 if TYPE_CHECKING:
@@ -47,11 +47,17 @@ def test_a_damaged_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("end", "expected"),
-    [("", 25.0), ("never", 25.0), ("900", 25.0), ("1003", 0.0), ("1065", 60.0), ("1190", 185.0), ("1191", 25.0)],
+    ("end", "expected"), [(None, 25.0), (900, 25.0), (1003, 0.0), (1065, 60.0), (1190, 185.0), (1191, 25.0)]
 )
-def test_how_long_a_worker_may_take_to_leave(end: str, expected: float) -> None:
-    assert grace_of({"SLURM_JOB_END_TIME": end}, 1000.0, notice=120.0, patience=25.0) == expected
+def test_how_long_a_worker_may_take_to_leave(end: float | None, expected: float) -> None:
+    assert grace_of(Timing(limit=None, notice=120.0, patience=25.0), end, 1000.0) == expected
+
+
+def test_when_a_job_ends() -> None:
+    known, unknown = Timing(limit=600.0, notice=0.0, patience=25.0), Timing(limit=None, notice=0.0, patience=25.0)
+    for said, with_limit, without in (("7", 7.0, 7.0), ("never", 1600.0, None), ("", 1600.0, None)):
+        assert end_of(known, {"SLURM_JOB_END_TIME": said}, 1000.0) == with_limit
+        assert end_of(unknown, {"SLURM_JOB_END_TIME": said}, 1000.0) == without
 
 
 # --------------------------------------------------------------------------------------------------------- commands
