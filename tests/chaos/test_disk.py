@@ -102,7 +102,9 @@ def test_a_run_whose_directory_is_removed_stops(tmp_path: Path) -> None:
             shutil.rmtree(run_dir, ignore_errors=True)
         time.sleep(0.05)
 
-    with pytest.raises(OwnershipLostError, match=r"owner\.json is gone: somebody has removed or moved the run directory"):
+    with pytest.raises(
+        OwnershipLostError, match=r"owner\.json is gone: somebody has removed or moved the run directory"
+    ):
         run_blockwise(line(work), progress=False, summary=False, run_dir=run_dir)
     assert len((tmp_path / "began").read_text()) < 100
 
