@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from blockflow import __version__
 from blockflow.errors import BlockflowError, RunError
@@ -90,7 +91,32 @@ def _parser() -> argparse.ArgumentParser:
         "name a task, a list of tasks, or a function that returns them",
     )
     plan.set_defaults(run=_plan)
+    _add_run_commands(commands)
     return parser
+
+
+def _add_run_commands(commands: Any) -> None:
+    """The commands for runs that go on."""
+    where = "the run directory, the directory where the run was started, or its connection file"
+    worker = commands.add_parser(
+        "worker",
+        help="start workers of a run, on any machine that sees its directory",
+        description="Start workers for a task of a run that listens on the network (host=), and wait for their end. "
+        "They take part like those that the run has started. Ctrl-C lets them finish their blocks.",
+    )
+    worker.add_argument("place", metavar="RUN", type=Path, help=where)
+    worker.add_argument("--task", help="id of the task; needed if the run has several")
+    worker.add_argument("--count", type=_count, default=1, help="number of workers (%(default)s)")
+    worker.set_defaults(run=_worker)
+
+    cancel = commands.add_parser(
+        "cancel",
+        help="end a run's jobs on clusters, and the run",
+        description="End all jobs that a run has on clusters, by their recorded ids, also if its driver is gone. A "
+        "driver that is there ends the run.",
+    )
+    cancel.add_argument("place", metavar="RUN", type=Path, help=where)
+    cancel.set_defaults(run=_cancel)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -116,6 +142,21 @@ def _plan(arguments: argparse.Namespace) -> int:
     reports = [planned.task.plan() for planned in compile_plan(tasks_in(arguments.target)).tasks]
     sys.stdout.write("\n\n".join(map(str, reports)) + "\n")
     return DONE if all(report.is_runnable for report in reports) else WRONG
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    """Be workers of a run."""
+    from blockflow.launch.by_hand import work_by_hand
+
+    return DONE if work_by_hand(arguments.place, arguments.task, arguments.count) == 0 else WRONG
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    """End the jobs of a run."""
+    from blockflow.launch.by_hand import cancel_run
+
+    sys.stdout.write("\n".join(cancel_run(arguments.place)) + "\n")
+    return DONE
 
 
 def _count(text: str) -> int:

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import logging
-import os
-import socket
 import threading
 import time
 from collections import deque
@@ -29,8 +26,8 @@ from msgspec import structs
 
 from blockflow.aside import Aside
 from blockflow.errors import LedgerFullError, RemoteProtocolError
-from blockflow.net.connection_file import close_connection, remove_remains, socket_name, write_connection
-from blockflow.net.listen import bind, bind_here
+from blockflow.net.connection_file import close_connection
+from blockflow.net.listen import listen
 from blockflow.net.server import Peer, WorkerServer
 from blockflow.outbox import Outbox
 from blockflow.place import is_dead, is_stopped, kill, this_place
@@ -41,6 +38,7 @@ from blockflow.wire.framing import FrameReader
 from blockflow.wire.messages import LARGEST_HELLO
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -200,34 +198,18 @@ class Coordinator:
             await self._until_finished()
             await self._until_recorded()
             await self._send_home()
+            await self._until_recorded()  # that workers have gone: the next driver need not wait for them
         finally:
             close_connection(self.connection)  # first, so that workers who lose their connection learn why
             server.close_all()
             self.snapshot = self._scheduler.task_states
 
     def _listen(self) -> WorkerServer:
-        resumable = self._ledger is not None
-        remove_remains(self._directory, self._run)
-        if self._listening is None:
-            name = socket_name(self._run)
-            try:
-                listening = bind_here(str(self._directory), name)
-            except OSError:
-                self._listening = bind(self._host, 0)  # a file system or a machine without such sockets
-            else:
-                path = str(self._directory.resolve() / name)
-                self.connection = write_connection(self._directory, self._run, (), "", resumable=resumable, socket=path)
-                server = WorkerServer(None, self._serve)
-                server.add_socket(listening)
-                return server
-        from blockflow.net.tls import make_certificate
-
-        advertised = socket.gethostname() if self._host in ("", "0.0.0.0", "::") else self._host
-        addresses = ((advertised, int(self._listening.getsockname()[1])),)
-        pem = make_certificate(self._run, datetime.datetime.now(datetime.UTC))
-        self.connection = write_connection(self._directory, self._run, addresses, pem, resumable=resumable)
-        server = WorkerServer(self.connection.path, self._serve)
-        server.add_socket(self._listening)
+        listening, self.connection = listen(
+            self._directory, self._run, self._host, self._listening, resumable=self._ledger is not None
+        )
+        server = WorkerServer(None if self.connection.socket else self.connection.path, self._serve)
+        server.add_socket(listening)
         return server
 
     async def _until_finished(self) -> None:
@@ -310,10 +292,17 @@ class Coordinator:
         """Free the blocks of a lost worker as soon as it is certain that it cannot write any more."""
         line = self._switchboard.line(connection)
         self._carry_out(self._switchboard.disconnected(connection, time.monotonic()))
-        if line is None or line.worker is None or line.said_goodbye or line.host != self._place:
+        if line is None or line.worker is None or line.said_goodbye:
             return
-        deadline = time.monotonic() + DEATH_SECONDS
-        while not is_dead(line.pid):
+        if line.host == self._place:
+            patience = DEATH_SECONDS
+        elif line.process is not None:
+            self._crew.look()
+            patience = 2.0 * self._scheduler.lease_seconds  # by then the lease has run out
+        else:
+            return
+        deadline = time.monotonic() + patience
+        while not (is_dead(line.pid) if line.host == self._place else self._crew.is_gone(line.process)):
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(TICK_SECONDS)

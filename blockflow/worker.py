@@ -79,9 +79,7 @@ def be_worker(payload: dict[str, Any]) -> int:
         function()
         return 0
     try:
-        link = open_link(Context.from_env())
-        if link is not None and "grace" in payload:
-            _leave_when_told(link, payload["grace"])
+        link = open_link(Context.from_env(), payload.get("grace"))
         if link is not None and setup is None:
             work(link, function)
             link.close()
@@ -95,22 +93,6 @@ def be_worker(payload: dict[str, Any]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
-
-
-def _leave_when_told(link: Link, grace: Callable[[], float]) -> None:
-    """Let SIGTERM mean: finish the block, if that does not take longer than the cluster waits, and go."""
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-
-    def wait() -> None:
-        # A thread, as signal handlers do not run while the main one is in a long call of C code.
-        while os.read(told, 1) != bytes([signal.SIGTERM]):
-            pass
-        link.leave_in(grace())
-
-    signal.signal(signal.SIGTERM, lambda number, frame: link.leave_in(grace()))
-    signal.set_wakeup_fd(tell)
-    threading.Thread(target=wait, name="blockflow-told", daemon=True).start()
 
 
 def _take_over(payload: dict[str, Any]) -> None:

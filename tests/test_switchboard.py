@@ -245,11 +245,27 @@ def test_blocks_can_be_returned() -> None:
     assert scheduler.task_states["t"].ready_count == 3
 
 
-def test_a_recall_is_passed_on() -> None:
+def test_a_dismissal_is_passed_on() -> None:
     _, board = board_of(line_of_blocks(3))
     joined(board)
     say(board, 0, ASK)
-    assert told(board.handle(ev.StopAsked(), 0.0)) == [wire.Recalled(1)]
+    assert told(board.handle(ev.StopAsked(), 0.0)) == [wire.Finished()]
+
+
+def test_a_recall_is_passed_on() -> None:
+    _, board = board_of(line_of_blocks(9), largest_lease=9)
+    joined(board)
+    joined(board, 1)
+    say(board, 0, ASK)
+    granted = told(say(board, 0, wire.Report(1, 1, 1, None, True, 2)))[-1]
+    assert granted == wire.Granted(2, 2, (1, 2))
+    held, now = 0, 0.0
+    while answers := [answer for answer in told(say(board, 1, ASK, now), 1) if isinstance(answer, wire.Granted)]:
+        (mine,) = answers
+        held = sum(mine.runs[1::2])
+        say(board, 1, wire.Report(mine.lease, held, 10**6 * held, None, False, 3), now)
+    assert held
+    assert told(board.handle(ev.Ticked(), now + 1.0)) == [wire.Recalled(2)]
 
 
 def test_a_worker_that_is_gone_is_told_nothing() -> None:

@@ -107,7 +107,7 @@ class TiffStack:
         with _tiff(file) as tiff:
             try:
                 plane: NDArray[Any] = tiff.pages[page].asarray()
-            except (ValueError, RuntimeError) as error:
+            except (ImportError, RuntimeError, ValueError) as error:
                 raise MetadataError(
                     f"{file} cannot be decoded ({error}); install what it needs, or save the planes uncompressed"
                 ) from error

@@ -12,6 +12,7 @@ submission was lost, jobs of this run that nobody knows are looked for and ended
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("blockflow")
 
 GATHER_SECONDS = 0.05
-"""Orders that come within this time are submitted together."""
+"""Orders that come within this time of one another are submitted together."""
 
 FIRST_LOOK = 0.5
 """Seconds until the queue is looked at again after something changed; half as much longer each time nothing did."""
@@ -127,6 +128,8 @@ class BatchFleet:
         self._thread = threading.Thread(target=self._work, name=f"blockflow-{system.name}", daemon=True)
         self._started = False
         self._arrays: dict[str, _Array] = {}
+        self._earlier: tuple[str, ...] = ()
+        """Jobs that an earlier life of the driver has left; their workers come back by themselves."""
         self._submissions = 0
         self._retry = _Retry()
         self._doubtful = False
@@ -208,6 +211,10 @@ class BatchFleet:
 
     def _work(self) -> None:
         try:
+            self._earlier = self._records.begin(self._system.name)
+            if self._earlier:
+                with contextlib.suppress(Silence):
+                    self._system.cancel(self._earlier, waiting=True)
             while self._kill_at is None:
                 self._wake.wait(self._seconds_to_wait())
                 self._wake.clear()
@@ -234,13 +241,22 @@ class BatchFleet:
         self._call_off()
         fresh = [worker for worker in self._snapshot() if worker.member is None]
         if fresh and now >= self._retry.due:
-            time.sleep(GATHER_SECONDS)
+            self._gather()
             self._submit_all()
         if self._ending or self._look_asked:
             self._look_asked = False
             self._next_look = min(self._next_look, now + ENDING_LOOK)
         if time.monotonic() >= self._next_look:
             self._look()
+
+    def _gather(self) -> None:
+        """Wait until no more orders come, for half a second at most."""
+        known = -1
+        for _ in range(10):
+            if len(self._workers) == known or self._kill_at is not None:
+                return
+            known = len(self._workers)
+            time.sleep(GATHER_SECONDS)
 
     def _snapshot(self) -> list[_Worker]:
         with self._lock:
@@ -423,13 +439,16 @@ class BatchFleet:
                 del self._workers[process]
         deadline = kill_at + UNENDABLE_SECONDS
         asked = killed = False
-        while self._arrays or self._doubtful:
+        while self._arrays or self._doubtful or self._earlier:
             try:
                 if self._doubtful:
                     self._end_strays()
                 if not asked:
-                    self._system.cancel(list(self._arrays))
+                    self._system.cancel([*self._arrays, *self._earlier])
                     asked = True
+                    for job in self._earlier:
+                        self._records.over(self._system.name, job)
+                    self._earlier = ()
                 if not killed and time.monotonic() >= kill_at:
                     self._system.cancel(list(self._arrays), kill=True)
                     killed = True
@@ -440,7 +459,10 @@ class BatchFleet:
                 break
             if self._arrays:
                 time.sleep(ENDING_LOOK)
-        if self._arrays:
+        if not self._arrays:
+            for left in self._directory.glob(f"{self._run}.{self._system.name.lower()}-*"):
+                left.unlink(missing_ok=True)  # by an earlier life
+        else:
             _LOGGER.warning(
                 "%s jobs %s could not be ended; their workers end by themselves when they notice that the run is "
                 "over. `blockflow cancel %s` tries again",

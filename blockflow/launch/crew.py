@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blockflow.launch.payload import pack_functions, payload_for, payload_for_job
 from blockflow.net.context import Context
@@ -63,6 +63,8 @@ class Crew:
         self._sources = [_sources(task.launchers, task.workers) for task in plan.tasks]
         """By task: where its processes come from."""
         self._fleets: dict[type[Launcher], Fleet] = {}
+        self._task_files: list[Path] = []
+        """What workers that people start have to be told."""
         self._gone: set[int] = set()
         """Processes of clusters that have certainly ended."""
 
@@ -72,6 +74,11 @@ class Crew:
     def open(self, connection: Connection) -> None:
         """Take note of where the run listens; nothing can be started before."""
         self._connection = connection
+        if connection.addresses:
+            from blockflow.launch.by_hand import write_tasks
+
+            payloads = [self._payload_by_hand(number) for number in range(len(self._plan.tasks))]
+            self._task_files = write_tasks(self._private, self._run, payloads)
 
     def begin(self, task: int) -> None:
         """Call the init callback of a task, if it has one; to be done before the first process of the task starts."""
@@ -93,10 +100,11 @@ class Crew:
             self._launcher.start(process, pickle.dumps(payload))
             return
         from blockflow.launch.base import Order
-        from blockflow.launch.fleets import notice_of
+        from blockflow.launch.fleets import warning_of
 
         output = str(log.parent.resolve() / "job") if log is not None else f"{self._private / self._run}.job"
-        payload = payload_for_job(payload, notice=notice_of(source.launcher), output=output)
+        notice, patience = warning_of(source.launcher)
+        payload = payload_for_job(payload, notice=notice, patience=patience, output=output)
         order = Order(process=process, task=planned.task_id, launcher=source.launcher, payload=payload)
         self._fleet(source.launcher).start(order)
 
@@ -114,7 +122,7 @@ class Crew:
                 ended.append(self._note_end(end))
         return ended
 
-    def is_gone(self, process: int) -> bool:
+    def is_gone(self, process: int | None) -> bool:
         """Whether a job of a cluster has certainly ended, and all that it started."""
         return process in self._gone
 
@@ -157,6 +165,8 @@ class Crew:
     def stop(self, *, grace: float) -> None:
         """End all processes; `grace` seconds lie between asking and killing."""
         self.dismiss()
+        for file in self._task_files:
+            file.unlink(missing_ok=True)
         self._launcher.stop(grace=grace)
         for fleet in self._fleets.values():
             fleet.stop(grace=grace)
@@ -197,6 +207,15 @@ class Crew:
 
             self._fleets[kind] = make_fleet(launcher, directory=self._private, run=self._run)
         return self._fleets[kind]
+
+    def _payload_by_hand(self, task: int) -> dict[str, Any]:
+        """What a worker is told that somebody starts; it prints to the terminal."""
+        from blockflow.launch.fleets import USUAL_PATIENCE
+
+        payload = payload_for(
+            self._plan.tasks[task].task, self._functions[task], self.context(None, task), None, adds=False
+        )
+        return payload_for_job(payload, notice=0, patience=USUAL_PATIENCE, output="")
 
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:
         log = self._log(end.process)

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockflow.launch.launchers import Slurm
+from blockflow.launch.launchers import LSF, Command, Dask, Slurm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from blockflow.launch.base import Fleet
+    from blockflow.launch.queue import BatchSystem
     from blockflow.plan.launcher import Launcher
 
 
-def notice_of(launcher: Launcher) -> int:
-    """Seconds before the end of its time at which a cluster tells a worker to go; 0 if it does not."""
-    if isinstance(launcher, Slurm):
-        from blockflow.launch.slurm_script import notice_of as slurm_notice
+def warning_of(launcher: Launcher) -> tuple[float, float]:
+    """When is a worker told to go, and how long has it then?
 
-        return slurm_notice(launcher)
-    return 0
+    Returns:
+        Seconds before the time limit at which the cluster tells it; seconds that it has in any other case.
+    """
+    match launcher:
+        case Slurm():
+            from blockflow.launch import slurm_script
+
+            return slurm_script.notice_of(launcher), slurm_script.PATIENCE
+        case LSF():
+            from blockflow.launch import lsf_script
+
+            return lsf_script.notice_of(launcher), lsf_script.PATIENCE
+        case _:
+            return 0.0, USUAL_PATIENCE
+
+
+USUAL_PATIENCE = 25.0
+"""Seconds that a worker has which is told to go: Kubernetes and most others kill it 30 s later."""
 
 
 def make_fleet(launcher: Launcher, *, directory: Path, run: str) -> Fleet:
@@ -31,10 +46,30 @@ def make_fleet(launcher: Launcher, *, directory: Path, run: str) -> Fleet:
         run: Id of the run.
     """
     match launcher:
-        case Slurm():
+        case Slurm() | LSF():
             from blockflow.launch.batch import BatchFleet
-            from blockflow.launch.slurm import SlurmSystem
 
-            return BatchFleet(SlurmSystem(), directory=directory, run=run)
+            name = "Slurm" if isinstance(launcher, Slurm) else "LSF"
+            return BatchFleet(batch_system(name), directory=directory, run=run)
+        case Command():
+            from blockflow.launch.command import CommandFleet
+
+            return CommandFleet(directory=directory, run=run)
+        case Dask():
+            from blockflow.launch.dask import DaskFleet
+
+            return DaskFleet(directory=directory, run=run)
         case _:
             raise AssertionError(f"{launcher!r} has no fleet")
+
+
+def batch_system(name: str) -> BatchSystem:
+    """A batch system by its name.
+
+    Raises:
+        KeyError: There is none of that name.
+    """
+    from blockflow.launch import lsf_script, slurm_script
+    from blockflow.launch.dialects import CommandLine
+
+    return {"Slurm": CommandLine(slurm_script), "LSF": CommandLine(lsf_script)}[name]

@@ -16,6 +16,16 @@ def path_of_package() -> str | None:
     return None if is_installed(root) else root
 
 
+def environment_with_package() -> dict[str, str]:
+    """The environment for another process of this interpreter, which finds blockflow as this one does."""
+    environment = dict(os.environ)
+    root = path_of_package()
+    if root is not None:
+        known = environment.get("PYTHONPATH", "")
+        environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
+    return environment
+
+
 def places_of_modules() -> list[str]:
     """Where this process finds modules, but for those of its interpreter."""
     places = (entry or os.getcwd() for entry in sys.path)

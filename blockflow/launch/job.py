@@ -19,32 +19,30 @@ from blockflow.worker import be_worker
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-USUAL_GRACE = 25.0
-"""Seconds that a worker may take to finish its block when it is told to go: Slurm kills 30 s after (KillWait)."""
-
 MARGIN = 5.0
 """Seconds that are left for leaving, before the end of the job."""
 
 
-def grace_of(environment: Mapping[str, str], now: float, *, notice: float) -> float:
+def grace_of(environment: Mapping[str, str], now: float, *, notice: float, patience: float) -> float:
     """How long a worker that is told to go may take to finish its block, in seconds.
 
     If the job's time limit is near, that is the reason, and there is time until then; else it is preempted.
 
-    >>> grace_of({"SLURM_JOB_END_TIME": "1100"}, 1000.0, notice=90)
+    >>> grace_of({"SLURM_JOB_END_TIME": "1100"}, 1000.0, notice=90, patience=25)
     95.0
-    >>> grace_of({"SLURM_JOB_END_TIME": "9999"}, 1000.0, notice=90), grace_of({}, 1000.0, notice=90)
-    (25.0, 25.0)
+    >>> grace_of({"SLURM_JOB_END_TIME": "9999"}, 1000.0, notice=90, patience=25)
+    25
 
     Args:
         environment: That of the job.
         now: The time, as seconds of the Unix epoch.
         notice: Seconds before the time limit at which the cluster warns.
+        patience: Seconds between SIGTERM and SIGKILL, if it is not about the time limit.
     """
     end = environment.get("SLURM_JOB_END_TIME", "")
     left = float(end) - now if end.isdecimal() else 0.0
     is_limit = 0 < left <= notice + 70  # Slurm may be a minute early
-    return max(left - MARGIN, 0.0) if is_limit else USUAL_GRACE
+    return max(left - MARGIN, 0.0) if is_limit else patience
 
 
 def main(arguments: list[str]) -> int:
@@ -71,11 +69,11 @@ def main(arguments: list[str]) -> int:
 def _settled(payload: dict[str, Any]) -> dict[str, Any]:
     """A payload that fits this job: its own interpreter's places of modules, and its own time."""
     own = [place for place in sys.path if place not in payload["path"]]
-    return {
-        **payload,
-        "path": [*payload["path"], *own],
-        "grace": lambda: grace_of(os.environ, time.time(), notice=payload["notice"]),
-    }
+
+    def grace() -> float:
+        return grace_of(os.environ, time.time(), notice=payload["notice"], patience=payload["patience"])
+
+    return {**payload, "path": [*payload["path"], *own], "grace": grace}
 
 
 if __name__ == "__main__":

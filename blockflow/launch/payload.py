@@ -87,15 +87,16 @@ def payload_for(task: Task, functions: bytes, context: Context, log: Path | None
     }
 
 
-def payload_for_job(payload: dict[str, Any], *, notice: float, output: str) -> dict[str, Any]:
+def payload_for_job(payload: dict[str, Any], *, notice: float, patience: float, output: str) -> dict[str, Any]:
     """What a worker is told that another machine starts, with an interpreter of its own.
 
     Args:
         payload: What a process of this machine would be told.
         notice: Seconds before its time limit at which the cluster tells it to go.
+        patience: Seconds that it has when it is told to go at any other time.
         output: Path, without suffix, of what its job prints before it takes over.
     """
-    return {**payload, "path": places_of_modules(), "notice": notice, "job_log": output}
+    return {**payload, "path": places_of_modules(), "notice": notice, "patience": patience, "job_log": output}
 
 
 def _unimportable_module(function: Any) -> ModuleType | None:

@@ -48,6 +48,15 @@ class JobRecords:
         self._run = run
         self._written = False
 
+    def begin(self, system: str) -> tuple[str, ...]:
+        """Jobs of a batch system that an earlier life of the driver has left; nobody wants the run to end any more."""
+        self._path.with_suffix(CANCELLED_SUFFIX).unlink(missing_ok=True)
+        try:
+            known = read_records(self._path)
+        except ConnectionFileError:
+            return ()
+        return tuple(job for name, job in known.jobs if name == system)
+
     def submitted(self, system: str, job: str, *, task: str, count: int) -> None:
         """Record a job before anything else is done with it."""
         self._write({"system": system, "submitted": job, "task": task, "count": count})
@@ -90,11 +99,12 @@ def read_records(path: Path) -> Recorded:
         except msgspec.DecodeError as error:
             if number < len(raw) - 1:
                 raise ConnectionFileError(f"{path} is damaged in line {number + 1}: {error}") from None
-    if not lines or "run" not in lines[0]:
+    drivers = [line for line in lines if "run" in line]
+    if not drivers:
         raise ConnectionFileError(f"{path} is no record of a run's jobs")
     jobs = {(line["system"], line["submitted"]): None for line in lines if "submitted" in line}
     for said in lines:
         if "over" in said:
             jobs.pop((said["system"], said["over"]), None)
-    first = lines[0]
-    return Recorded(run=first["run"], host=first["host"], pid=first["pid"], jobs=tuple(jobs))
+    last = drivers[-1]
+    return Recorded(run=last["run"], host=last["host"], pid=last["pid"], jobs=tuple(jobs))

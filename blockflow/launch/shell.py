@@ -11,7 +11,7 @@ from blockflow.errors import RunError
 from blockflow.launch.queue import Silence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 PATIENCE = 60.0
 """Seconds that a command may take; sbatch itself gives up after 9 if nobody answers."""
@@ -26,19 +26,19 @@ class Answer:
     err: str
 
 
-def call(words: Sequence[str], *, given: str = "", without: tuple[str, ...] = ()) -> Answer:
+def call(words: Sequence[str], *, given: str = "", without: Callable[[str], bool]) -> Answer:
     """Run a command, and wait for its end.
 
     Args:
         words: The command.
         given: Its standard input.
-        without: Prefixes of environment variables that it does not get.
+        without: Whether it does not get an environment variable.
 
     Raises:
         RunError: There is no such command.
         Silence: It took too long.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(without)}
+    environment = {name: value for name, value in os.environ.items() if not without(name)}
     environment["LC_ALL"] = "C.UTF-8"  # its messages are read
     try:
         done = subprocess.run(

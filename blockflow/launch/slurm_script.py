@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from blockflow.launch.launchers import Slurm
 from blockflow.launch.limits import mebibytes, seconds
 from blockflow.launch.queue import Full, Member, Phase, Rejected, Seen, Silence, worker_script, worker_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from blockflow.launch.launchers import Slurm
     from blockflow.launch.queue import Submission
 
 SHORTEST_TO_NOTIFY = 600
 """Seconds. Slurm sends the signal before the time limit up to a minute early: a short job would get it at its start."""
 USUAL_NOTICE = 60
+
+NAME = "Slurm"
+
+PATIENCE = 25.0
+"""Seconds that a worker has which is told to go: Slurm kills it 30 s later (KillWait)."""
 
 _FORMAT = "%F|%K|%T|%r"
 """Id of the array, index in it, state, reason."""
@@ -24,6 +29,8 @@ _FORMAT = "%F|%K|%T|%r"
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 _RUNNING = {"RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
 _LOST = {"NODE_FAIL", "REVOKED"}
+
+_KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"}
 
 _SILENT = (
     "unable to contact slurm controller",
@@ -54,11 +61,12 @@ def notice_of(launcher: Slurm) -> int:
     return USUAL_NOTICE if launcher.time is not None and seconds(launcher.time) >= SHORTEST_TO_NOTIFY else 0
 
 
-def sbatch_words(submission: Submission, launcher: Slurm) -> list[str]:
+def submit_words(submission: Submission) -> list[str]:
     """The command that submits jobs; the script comes on its standard input.
 
     Options are words of the command, not comments of the script, where Slurm has rules of its own for quotes.
     """
+    launcher = _launcher(submission)
     words = [
         "sbatch",
         "--parsable",
@@ -91,15 +99,15 @@ def sbatch_words(submission: Submission, launcher: Slurm) -> list[str]:
     return [*words, *launcher.extra]
 
 
-def sbatch_script(submission: Submission, launcher: Slurm, *, python: str, path: str | None) -> str:
+def submit_script(submission: Submission, *, python: str, path: str | None) -> str:
     """The script of the jobs.
 
     Args:
         submission: What is to be done.
-        launcher: What is asked for.
         python: The interpreter.
         path: Directory where the worker finds blockflow; None if its interpreter does by itself.
     """
+    launcher = _launcher(submission)
     words = worker_words(python, submission.payload)
     if launcher.step:
         words = ["srun", "--ntasks=1", f"--cpus-per-task={launcher.cpus}", *words]
@@ -108,7 +116,7 @@ def sbatch_script(submission: Submission, launcher: Slurm, *, python: str, path:
     return worker_script(words, index, about=about, setup=launcher.setup, path=path)
 
 
-def squeue_words(jobs: Sequence[str]) -> list[str]:
+def look_words(jobs: Sequence[str]) -> list[str]:
     """The command that asks how far jobs have come."""
     return ["squeue", "--noheader", "--array", "--states=all", f"--format={_FORMAT}", f"--jobs={','.join(jobs)}"]
 
@@ -118,7 +126,7 @@ def strays_words() -> list[str]:
     return ["squeue", "--noheader", "--me", "--format=%F|%k"]
 
 
-def scancel_words(jobs: Collection[str | Member], *, waiting: bool, kill: bool) -> list[str]:
+def cancel_words(jobs: Collection[str | Member], *, waiting: bool, kill: bool) -> list[str]:
     """The command that ends jobs."""
     names = [job if isinstance(job, str) else f"{job[0]}_{job[1]}" for job in jobs]
     return [
@@ -130,10 +138,10 @@ def scancel_words(jobs: Collection[str | Member], *, waiting: bool, kill: bool) 
     ]
 
 
-def parse_sbatch(text: str) -> str:
+def parse_submitted(text: str) -> str:
     r"""The id of what was submitted; ``sbatch --parsable`` says it, and perhaps the cluster's name.
 
-    >>> parse_sbatch("4711;cluster\\n")
+    >>> parse_submitted("4711;cluster\n")
     '4711'
 
     Raises:
@@ -145,10 +153,10 @@ def parse_sbatch(text: str) -> str:
     raise Silence(f"sbatch does not say which id the job has, but {text!r}")
 
 
-def parse_squeue(text: str) -> dict[Member, Seen]:
+def parse_looked(text: str) -> dict[Member, Seen]:
     r"""How far jobs have come.
 
-    >>> parse_squeue("12|3|FAILED|NonZeroExitCode\\n12|4|RUNNING|None\\n")[("12", 3)].said
+    >>> parse_looked("12|3|FAILED|NonZeroExitCode\n12|4|RUNNING|None\n")[("12", 3)].said
     'FAILED (NonZeroExitCode)'
     """
     found: dict[Member, Seen] = {}
@@ -173,6 +181,15 @@ def parse_strays(text: str, run: str, known: Collection[str]) -> list[str]:
     return sorted({row[0] for row in rows if len(row) == 2 and row[1] == _comment(run) and row[0] not in known})
 
 
+def is_of_a_job(variable: str) -> bool:
+    """Whether an environment variable is about the job in which a driver runs, and not for the jobs it submits.
+
+    >>> is_of_a_job("SLURM_MEM_PER_CPU"), is_of_a_job("SLURM_CONF"), is_of_a_job("SBATCH_ACCOUNT")
+    (True, False, False)
+    """
+    return variable.startswith(("SLURM_", "SQUEUE_", "SCANCEL_")) and variable not in _KEPT
+
+
 def is_unknown_job(said: str) -> bool:
     """Whether squeue or scancel means that there are no such jobs any more."""
     return "invalid job id" in said.lower()
@@ -191,6 +208,11 @@ def complaint(said: str, *, words: Sequence[str]) -> Silence | Full | Rejected:
         f"Slurm does not take the jobs: {text}. It was asked for {options}; change the arguments of Slurm(...) to "
         "what `sinfo` and your site's documentation offer"
     )
+
+
+def _launcher(submission: Submission) -> Slurm:
+    assert isinstance(submission.launcher, Slurm)
+    return submission.launcher
 
 
 def _comment(run: str) -> str:

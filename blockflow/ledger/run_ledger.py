@@ -11,7 +11,7 @@ from blockflow.errors import LedgerError, LedgerFullError
 from blockflow.ledger import records as rec
 from blockflow.state import records as said
 from blockflow.state.restoring import TaskHistory
-from blockflow.state.task_book import Mishaps
+from blockflow.state.retries import Mishaps
 from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:
@@ -111,7 +111,10 @@ class RunLedger:
             self._store.fold()
 
     def close(self) -> str | None:
-        """Make a snapshot that shows how every block ended, and let go; what kept it from being made, if anything did."""
+        """Make a snapshot that shows how every block ended, and let go; returns what kept it from being made.
+
+        None if nothing did. Without a snapshot everything is in the journal all the same.
+        """
         trouble = None
         if self._scheduler is not None:
             books = [self._scheduler.book(task.number) for task in self._scheduler.plan.tasks]

@@ -24,7 +24,6 @@ import numpy as np
 
 from blockflow.errors import DamagedLedgerError, LedgerError, LedgerVersionError
 from blockflow.ledger.chunks import DTYPES, Chunks, compress, decompress
-from blockflow.ledger.disk import DRAFT
 from blockflow.ledger.identity import PlanIdentity  # noqa: TC001, msgspec reads the annotations
 from blockflow.ledger.records import decode_records, encode_records, join_records
 from blockflow.state.transitions import BlockState
@@ -248,7 +247,7 @@ def task_folder(task_id: str) -> str:
     >>> task_folder("smooth"), task_folder("__smooth")
     ('tasks/smooth', 'tasks/%__smooth')
     """
-    reserved = task_id.startswith(("__", "%")) or task_id == _ROOT or task_id.endswith(DRAFT)
+    reserved = task_id.startswith(("__", "%")) or task_id == _ROOT
     return f"tasks/{'%' if reserved else ''}{task_id}"
 
 

@@ -9,18 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from blockflow.ops.labels import label
     from blockflow.ops.mapping import iter_blocks, map_blocks
     from blockflow.ops.merging import merge, merged_shape
     from blockflow.ops.points import dedupe_points, merge_points, own_points
+    from blockflow.ops.pyramids import downsample
+    from blockflow.ops.relabelling import relabel
 else:  # hidden, or type checkers take any name for exported
     _MODULES = {
         "dedupe_points": "points",
+        "downsample": "pyramids",
         "iter_blocks": "mapping",
+        "label": "labels",
         "map_blocks": "mapping",
         "merge": "merging",
         "merge_points": "points",
         "merged_shape": "merging",
         "own_points": "points",
+        "relabel": "relabelling",
     }
 
     def __getattr__(name: str) -> Any:
@@ -29,7 +35,18 @@ else:  # hidden, or type checkers take any name for exported
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-__all__ = ["dedupe_points", "iter_blocks", "map_blocks", "merge", "merge_points", "merged_shape", "own_points"]
+__all__ = [
+    "dedupe_points",
+    "downsample",
+    "iter_blocks",
+    "label",
+    "map_blocks",
+    "merge",
+    "merge_points",
+    "merged_shape",
+    "own_points",
+    "relabel",
+]
 
 
 def __dir__() -> list[str]:

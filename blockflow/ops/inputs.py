@@ -2,8 +2,8 @@
 
 An argument may be a path, an :class:`~blockflow.arrays.Array`, or anything with ``shape``, ``dtype`` and ``[]``. An
 ``Array`` says where its voxels are in the world, and so does a zarr array that is opened by its path. What says
-nothing of the kind (ndarray, memmap, HDF5, TIFF) lies where the first source that does lies, with voxels of the same
-size; if none does, a voxel is one world unit and the first one begins at 0. The spatial axes are the last ones.
+nothing of the kind (ndarray, memmap, HDF5, TIFF) lies where the first source or output that does lies, with voxels
+of the same size; if none does, a voxel is one world unit and the first one begins at 0. The spatial axes are the last.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         def voxel_size(self) -> Sequence[int]: ...
 
 
-__all__ = ["opened", "put_into_place"]
+__all__ = ["can_be_made", "opened", "put_into_place"]
 
 Mode = Literal["r", "r+"]
 
@@ -88,6 +88,17 @@ def put_into_place(value: Any, like: Place | None, dims: int, what: str) -> Arra
     if array.spatial_dims != dims:
         raise GeometryError(f"{what} must have {dims} spatial axes, as the blocks have, got {array.spatial_dims}")
     return array
+
+
+def can_be_made(path: Path) -> bool:
+    """Whether an output can be made at a path: a ``.npy`` file, or a zarr array.
+
+    >>> can_be_made(Path("a/b.npy")), can_be_made(Path("a.zarr/raw")), can_be_made(Path("a.h5/raw"))
+    (True, True, False)
+    """
+    if path.suffix.lower() == ".npy" or any(part.endswith(".zarr") for part in path.parts):
+        return True
+    return not path.suffix and _in_hdf5(path) is None
 
 
 def _at_path(path: Path, mode: Mode, what: str) -> Any:

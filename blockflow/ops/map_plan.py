@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +21,7 @@ from blockflow.arrays.chunking import chunks_of
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import ArrayNotFoundError, GeometryError, PlanError
 from blockflow.geometry import box_of, roi_of
-from blockflow.ops.inputs import opened, put_into_place
+from blockflow.ops.inputs import can_be_made, opened, put_into_place
 from blockflow.ops.padding import padding_of
 from blockflow.ops.sharing import in_memory, same_voxels
 from blockflow.plan.grid import Grid
@@ -95,6 +94,8 @@ def plan_map(
         PlanError: An argument that cannot be meant.
         ArrayError: An array cannot be opened.
     """
+    if isinstance(grid, str | bool | float | dict | set):
+        raise PlanError(f"grid must be a Grid, or the shape of a block in voxels, got {grid!r}")
     read = [opened(source, "r", f"source {number}") for number, source in enumerate(sources)]
     names = ["out"] if len(outputs) == 1 else [f"out {number}" for number in range(len(outputs))]
     written = [_sink(*each, read, names[n]) for n, each in enumerate(zip(outputs, dtypes, strict=True))]
@@ -134,7 +135,7 @@ def _sink(output: Any, dtype: DTypeLike | None, sources: Sequence[Any], name: st
         try:
             return opened(output, "r+", name)
         except ArrayNotFoundError:
-            if Path(output).suffix.lower() not in (".npy", "") and ".zarr" not in os.fspath(output):
+            if not can_be_made(Path(output)):
                 raise
     if dtype is None and not sources:
         raise PlanError(f"{name} does not exist, and there is no source whose dtype it could have: pass dtype=")
@@ -165,8 +166,8 @@ def _grid_over(first: Array, grid: Any, context: Any, *, clip: bool) -> Grid:
         return Grid.regular(
             extents, block=grid, context=context, clip=clip, offset=first.offset, voxel_size=first.voxel_size
         )
-    except (TypeError, AttributeError) as error:
-        raise PlanError(f"grid must be a Grid, or the shape of a block in voxels, got {grid!r}") from error
+    except TypeError as error:
+        raise PlanError(f"grid must be the shape of a block in voxels, got {grid!r} ({error})") from error
 
 
 def _stored_block(arrays: Sequence[Any], dims: int) -> Any:

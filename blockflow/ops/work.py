@@ -19,13 +19,14 @@ from blockflow.logging import get_log_basedir
 from blockflow.ops.block_job import Job, close_job, do_block, open_job
 from blockflow.ops.failures import raise_failure
 from blockflow.ops.results import RESULT, ResultFolder
-from blockflow.ops.sharing import in_memory, shared_sink, shared_source
+from blockflow.ops.sharing import in_memory, same_voxels, shared_sink, shared_source, with_data
 from blockflow.plan.block import Block
 from blockflow.plan.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from blockflow.arrays.array import Array
     from blockflow.ops.map_plan import MapPlan
     from blockflow.ops.request import MapRequest
     from blockflow.result import RunResult
@@ -87,9 +88,11 @@ class Work:
 def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
     """Everything that a run needs, for as long as the context."""
     kept: dict[int, Any] = {}
-    sources, sinks = plan.sources, plan.sinks
+    sources, sinks = tuple(_apart(source, plan.sinks) for source in plan.sources), plan.sinks
     with ExitStack() as stack:
         folder = _result_folder(request, plan)
+        if request.remote:
+            _check_files([*sources, *sinks])
         if request.workers:
             sources = tuple(stack.enter_context(shared_source(source)) for source in sources)
             sinks = tuple(stack.enter_context(shared_sink(sink, "out")) for sink in sinks)
@@ -117,6 +120,7 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
             teardown=close_job,
             read_write_conflict=False,
             num_workers=max(1, min(request.workers, plan.grid.size)),
+            launcher=request.launcher,
             max_retries=request.max_retries,
             timeout=request.timeout,
             mask=request.mask,
@@ -126,6 +130,23 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
         )
         logs = get_log_basedir() if request.run_dir is None else Path(request.run_dir) / "logs"
         yield Work(task=task, kept=kept, folder=None if folder is None else ResultFolder(folder), logs=logs)
+
+
+def _apart(source: Array, sinks: tuple[Array, ...]) -> Array:
+    """A source that stays as it is while blocks write; workers get copies of what is in memory anyway."""
+    if any(in_memory(sink.data) and same_voxels(source, sink) for sink in sinks):
+        return with_data(source, source.to_ndarray())
+    return source
+
+
+def _check_files(arrays: list[Array]) -> None:
+    """Refuse what other machines do not see."""
+    for array in arrays:
+        if in_memory(array.data) or isinstance(array.data, SharedArray):
+            raise PlanError(
+                f"workers on other machines see files only, and {array} is in this one's memory: store it with "
+                "prepare_ds, or numpy.save"
+            )
 
 
 def _result_folder(request: MapRequest, plan: MapPlan) -> Path | None:

@@ -93,20 +93,20 @@ class BalancedAxis:
         )
 
     def writing(self, begin: PositionT, end: PositionT) -> tuple[PositionT, PositionT]:
-        """First position, and one behind the last, whose write interval meets ``[begin, end)``."""
+        """First position, and one behind the last, whose write interval meets ``[begin, end)``, which is not empty."""
         start, stop = at_least(self._begun(begin) - 1, 0), self._begun(end - 1)
-        nothing = (begin >= end) | (begin >= self.end)
+        nothing = begin >= self.end
         return start, at_least(stop - nothing * (stop - start), start)
 
     def reading(self, begin: PositionT, end: PositionT) -> tuple[PositionT, PositionT]:
-        """First position, and one behind the last, whose read interval meets ``[begin, end)``."""
+        """First position, and one behind the last, whose read interval meets ``[begin, end)``, which is not empty."""
         # A read ends behind `begin` by its context, or because it is long enough.
         by_context = at_least(self._begun(begin - self.after) - 1, 0)
         by_length = (begin - self.least >= self.begin) * self._begun(begin - self.least + self.before)
         start = at_most(by_context, by_length)
         stop = self._begun(end + self.before - 1)
         stop = stop + (end > self.end - self.least) * (self.count - stop)
-        nothing = (begin >= end) | (begin >= self.end) | (end <= self.begin)
+        nothing = (begin >= self.end) | (end <= self.begin)
         return start, at_least(stop - nothing * (stop - start), start)
 
     def _begun(self, place: PositionT) -> PositionT:

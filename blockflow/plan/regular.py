@@ -79,20 +79,24 @@ class RegularAxis:
         return end if self.bounds is None else at_most(end, self.bounds[1])
 
     def writing(self, begin: PositionT, end: PositionT) -> tuple[PositionT, PositionT]:
-        """First position, and one behind the last, whose write interval meets ``[begin, end)``."""
+        """First position, and one behind the last, whose write interval meets ``[begin, end)``, which is not empty."""
         return self._meeting(begin, end, before=0, after=0)
 
     def reading(self, begin: PositionT, end: PositionT) -> tuple[PositionT, PositionT]:
-        """First position, and one behind the last, whose read interval meets ``[begin, end)``."""
-        if self.bounds is not None:
-            begin, end = at_least(begin, self.bounds[0]), at_most(end, self.bounds[1])
-        return self._meeting(begin, end, before=self.before, after=self.after)
+        """First position, and one behind the last, whose read interval meets ``[begin, end)``, which is not empty."""
+        if self.bounds is None:
+            return self._meeting(begin, end, before=self.before, after=self.after)
+        begin, end = at_least(begin, self.bounds[0]), at_most(end, self.bounds[1])
+        start, stop = self._meeting(begin, end, before=self.before, after=self.after)
+        return start, stop - (begin >= end) * (stop - start)
 
     def _meeting(self, begin: PositionT, end: PositionT, *, before: int, after: int) -> tuple[PositionT, PositionT]:
-        start = at_least((begin - after - self.first) // self.step, 0)
+        start = (begin - (self.first + after)) // self.step
+        start = start * (start > 0)
         stop = at_most(-((self.first - before - end) // self.step), self.count)
-        nothing = (begin >= end) | (begin >= self.end + after)
-        return start, at_least(stop - nothing * (stop - start), start)
+        if self.overshoot:
+            stop = stop - (begin >= self.end + after) * (stop - start)
+        return start, at_least(stop, start)
 
     @property
     def conflict_distance(self) -> int:

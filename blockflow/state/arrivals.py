@@ -15,7 +15,7 @@ from blockflow.errors import RemoteProtocolError
 from blockflow.state import events as ev
 from blockflow.state.absence import Absence
 from blockflow.state.handout import WorkerBook
-from blockflow.state.leases import SERVER_PATIENCE, Lease, Leases
+from blockflow.state.leases import Lease, Leases, server_seconds
 from blockflow.state.records import RecordGone, RecordWorker
 from blockflow.state.transitions import BlockState
 
@@ -46,23 +46,29 @@ class Arrivals:
 
     def await_absent(self, absent: Sequence[RecordWorker], now: float) -> None:
         """Wait for the workers of an earlier life until they are back, or gone, or their leases have run out."""
-        self.absence.begin(absent, now + self._leases.seconds * SERVER_PATIENCE)
+        self.absence.begin(absent, now + server_seconds(self._leases.seconds))
         for known in absent:
             if known.process is not None:
                 self._books[known.task].pool.adopt(known.process)
 
-    def joined(self, event: ev.WorkerJoined) -> None:
-        """A worker is there, or there again with what it held when its connection was lost."""
+    def joined(self, event: ev.WorkerJoined, now: float) -> None:
+        """A worker is there, or there again with what it held when its connection was lost.
+
+        That is a sign of life: nothing is taken from it while its claims are on their way.
+        """
         before = self._workers.get(event.worker)
         if before is not None and before.task != event.task:
             raise RemoteProtocolError(f"worker {event.worker} of task {before.task} joins again for task {event.task}")
         self._workers[event.worker] = WorkerBook(
             task=event.task,
             process=event.process,
+            host=event.host,
             unclaimed={lease.number for lease in self._leases.of_worker(event.worker)},
         )
+        self._leases.renew(event.worker, now)
         book = self._books[event.task]
         book.workers.add(event.worker)
+        book.pool.joined(event.process)
         book.asking.pop(event.worker, None)
         self._touched.add(event.task)
         self._outcomes.record(
@@ -96,6 +102,16 @@ class Arrivals:
         if worker.fenced and number in self.absence:
             self.absence.over(number)
             self._touched.update(range(len(self._books)))
+
+    def lost(self, number: int) -> None:
+        """A worker that holds nothing here is not connected any more.
+
+        One of an earlier life that was about to claim what it holds is absent again, and waited for.
+        """
+        if number in self.absence:
+            del self._workers[number]
+        else:
+            self.gone(number)
 
     def gone(self, number: int) -> None:
         """A worker cannot be at work any more, whether it was ever back or not."""

@@ -47,6 +47,7 @@ class WorkerJoined(Struct, frozen=True, kw_only=True):
     process: int | None = None
     """The slot it runs in, if it was started by a launcher."""
     host: str = ""
+    """Where it runs; empty if unknown."""
     pid: int = 0
 
 
@@ -101,6 +102,12 @@ class WorkerLeft(Struct, frozen=True, kw_only=True):
     """Its process died; if not, it said goodbye."""
 
 
+class WorkerEnding(Struct, frozen=True, kw_only=True):
+    """A client's process is about to end in the middle of its blocks, for a reason that is not theirs."""
+
+    worker: int
+
+
 class ConnectionLost(Struct, frozen=True, kw_only=True):
     """A client is not connected any more, but may still be at work until its leases end."""
 
@@ -148,6 +155,7 @@ Event: TypeAlias = (
     | BlocksReturned
     | HeartbeatReceived
     | WorkerLeft
+    | WorkerEnding
     | ConnectionLost
     | ProcessEnded
     | BlocksChecked
@@ -167,6 +175,8 @@ class GrantLease(Struct, frozen=True, kw_only=True):
     attempt: int
     """Attempt number of the first block; the others follow it."""
     indices: Indices
+    timeout: float | None = None
+    """Seconds that each block may take; None for what was said before, which may be no limit."""
 
 
 class AcknowledgeReport(Struct, frozen=True, kw_only=True):

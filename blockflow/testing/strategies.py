@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from blockflow.errors import GeometryError
 from blockflow.geometry import Roi, coordinate_of
-from blockflow.plan.grid import FITS
+from blockflow.plan.grid import FITS, Grid
 from blockflow.plan.plan import Plan, compile_plan
 from blockflow.plan.task import Task
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from blockflow.plan.grid import Fit
 
-__all__ = ["Limits", "Template", "pipelines", "plans", "tasks", "templates"]
+__all__ = ["Limits", "Template", "grids", "pipelines", "plans", "tasks", "templates"]
 
 _STEP = 4
 """Greatest extent of a block's write ROI on one axis, in voxels."""
@@ -115,6 +115,37 @@ def templates(draw: st.DrawFn, **limits: Unpack[Limits]) -> Template:
         "fit": fit,
         "read_write_conflict": draw(st.booleans()),
     }
+
+
+@st.composite
+def grids(draw: st.DrawFn, *, dims: int | None = None, max_blocks: int = 64) -> Grid:
+    """Regular and balanced grids over small arrays that lie anywhere: ``Task("smooth", grid=grid)``.
+
+    Args:
+        draw: Passed by hypothesis.
+        dims: Number of axes; drawn from 1 to 6 if not given.
+        max_blocks: Greatest number of blocks.
+
+    >>> strategy = grids(dims=2)
+    """
+    dims = draw(st.integers(1, _DIMS)) if dims is None else dims
+    side = _side(max_blocks, dims)
+    shape, sizes = [], []
+    for _ in range(dims):
+        sizes.append(draw(st.integers(1, _STEP)))
+        shape.append(draw(st.integers(1, side * sizes[-1])))
+    place: dict[str, Any] = {
+        "offset": [draw(_offsets()) for _ in shape],
+        "voxel_size": [draw(st.integers(1, 3)) for _ in shape],
+    }
+    if draw(st.booleans()):
+        blocks = [min(size, extent) for size, extent in zip(sizes, shape, strict=True)]
+        contexts = [(draw(_contexts()), draw(_contexts())) for _ in shape]
+        return Grid.regular(shape, blocks, contexts, fit=draw(st.sampled_from(FITS)), clip=draw(st.booleans()), **place)
+    # Of a block that reads `size + overlap`, `size` is its own: there are no more blocks than of regular ones.
+    overlaps = [draw(_contexts()) for _ in shape]
+    largest = [size + overlap for size, overlap in zip(sizes, overlaps, strict=True)]
+    return Grid.balanced(shape, largest, overlap=overlaps, exact=draw(st.booleans()), **place)
 
 
 @st.composite

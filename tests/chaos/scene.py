@@ -169,7 +169,8 @@ class Scene:
         for _, records in reader.batches():
             for record in records:
                 if isinstance(record, rec.BlocksDone):
-                    parts = rec.blocks_of(record.runs)
+                    begins, counts = rec.blocks_of(record.runs)
+                    parts = zip(begins.tolist(), counts.tolist(), strict=True)
                     indices = [index for begin, length in parts for index in range(begin, begin + length)]
                     done += [
                         Execution(names[record.task], index, attempt)

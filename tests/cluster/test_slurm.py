@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import blockflow
-from blockflow import Client, Local, Roi, RunResult, Slurm, Task, run_blockwise
+from blockflow import Client, Local, Roi, RunResult, Slurm, Task, cli, run_blockwise
 from blockflow.errors import RunError
 
 if TYPE_CHECKING:
@@ -284,6 +284,26 @@ def test_a_worker_that_crashes_in_a_block_is_replaced(cluster: Any, folder: Path
     assert done(folder) == list(range(20))
 
 
+def test_blocks_of_a_killed_worker_on_another_host_are_free_when_slurm_says_so(cluster: Any, folder: Path) -> None:
+    """Not only when its lease has run out, after a minute."""
+    elsewhere = folder.parent / "python-elsewhere"
+    elsewhere.write_text(
+        f'#!/bin/sh\nexec unshare --uts sh -c \'hostname elsewhere; exec {sys.executable} "$@"\' x "$@"\n'
+    )
+    elsewhere.chmod(0o755)
+
+    def work(block: Any) -> None:
+        assert os.uname().nodename == "elsewhere"
+        if block.index == 3 and not (folder / "killed").exists():
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        note(folder)(block)
+
+    began = time.monotonic()
+    assert run(task_of(work, launcher=Slurm(2, python=str(elsewhere), poll=SOON)))
+    assert time.monotonic() - began < 50.0
+
+
 # --------------------------------------------------------------------------------------------------- bad requests
 
 
@@ -332,18 +352,21 @@ def work(block):
     time.sleep(0.2)
     pathlib.Path("seen", f"{block.index}.{block.attempt}.done").touch()
 
-task = Task("t", Roi((0,), (10000,)), Roi((0,), (10,)), Roi((0,), (10,)), work, launcher=Slurm(20, poll=0.5))
-run_blockwise([task], progress=False)
+task = Task("t", Roi((0,), (600,)), Roi((0,), (10,)), Roi((0,), (10,)), work, launcher=Slurm(20, poll=0.5))
+run_blockwise([task], progress=False, run_dir=sys.argv[1] or None)
 """
 
 
-def driver(folder: Path) -> subprocess.Popen[str]:
+def driver(folder: Path, run_dir: str = "") -> subprocess.Popen[str]:
     """A run in a process of its own: 20 workers on 12 slots, so that 8 jobs wait."""
     script = folder.parent / "driver.py"
     script.write_text(textwrap.dedent(DRIVER))
     root = str(Path(blockflow.__file__).parents[1])
     return subprocess.Popen(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": root}, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(script), run_dir],
+        env={**os.environ, "PYTHONPATH": root},
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -365,3 +388,37 @@ def test_jobs_end_by_themselves_when_their_driver_was_killed(cluster: Any, folde
     cluster.wait(lambda: not cluster.queue(), "the jobs to notice", seconds=70)
     for file in (folder.parent / "daisy_logs").glob(".runs/*"):
         file.unlink()  # nobody was there to do it
+
+
+def test_a_run_can_be_cancelled_from_another_shell(cluster: Any, folder: Path, capfd: Any) -> None:
+    process = driver(folder)
+    cluster.wait(lambda: len(done(folder)) >= 20, "some blocks")
+    assert cli.main(["cancel", str(folder.parent)]) == 0
+    _, errors = process.communicate(timeout=30)
+    assert cluster.queue() == []
+    assert "was cancelled with `blockflow cancel`" in errors
+    assert "are cancelled" in capfd.readouterr().out
+
+
+def test_jobs_of_a_dead_driver_can_be_cancelled(cluster: Any, folder: Path) -> None:
+    process = driver(folder)
+    cluster.wait(lambda: len(done(folder)) >= 20, "some blocks")
+    process.kill()
+    process.communicate()
+    assert cli.main(["cancel", str(folder.parent / "daisy_logs")]) == 0
+    cluster.wait(lambda: not cluster.queue(), "the queue to be empty", seconds=10)
+    for file in (folder.parent / "daisy_logs").glob(".runs/*"):
+        file.unlink()
+
+
+def test_a_run_goes_on_after_its_driver_was_killed(cluster: Any, folder: Path) -> None:
+    """Workers that run come back, those that wait are called off, and nothing is left at the end."""
+    process = driver(folder, run_dir="run")
+    cluster.wait(lambda: len(done(folder)) >= 20, "some blocks")
+    process.kill()
+    process.communicate()
+    process = driver(folder, run_dir="run")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert done(folder) == list(range(60))
+    cluster.wait(lambda: not cluster.queue(), "the queue to be empty", seconds=10)

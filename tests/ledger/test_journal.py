@@ -53,12 +53,12 @@ def test_many_threads_append_while_others_commit(tmp_path: Path) -> None:
         while journal.rotate() < total:
             appending.wait(0.001)
 
-    threads = [threading.Thread(target=append, args=(start,)) for start in range(4)]
-    threads += [threading.Thread(target=commit), threading.Thread(target=commit), threading.Thread(target=rotate)]
+    threads = [threading.Thread(target=append, args=(start,), daemon=True) for start in range(4)]
+    threads += [threading.Thread(target=work, daemon=True) for work in (commit, commit, rotate)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(20)
     found = written(disk)
     assert [number for number, _ in found] == list(range(1, total + 1))
     assert {number: record.worker for number, record in found if isinstance(record, WorkerGone)} == numbers

@@ -19,7 +19,7 @@ from blockflow.ledger import snapshot as snapshot_module
 from blockflow.ledger.chunks import Chunks
 from blockflow.ledger.disk import LocalDisk
 from blockflow.ledger.records import BlocksDone, BlocksSkipped
-from blockflow.ledger.snapshot import PLACE, find_snapshot, task_folder
+from blockflow.ledger.snapshot import PLACE, find_snapshot, settle_snapshot, task_folder
 from blockflow.plan.task import Task
 from blockflow.state.transitions import BlockState
 from tests.ledger.fake_disk import FakeDisk
@@ -113,7 +113,7 @@ def test_zarr_opens_it_and_it_lies_where_the_blocks_write(tmp_path: Path) -> Non
 
 @given(st.text(min_size=1, max_size=5))
 def test_no_two_tasks_share_a_folder(name: str) -> None:
-    names = {name, f"%{name}", f"__{name}", "zarr.json", "%zarr.json", f"{name}.draft"}
+    names = {name, f"%{name}", f"__{name}", "zarr.json", "%zarr.json"}
     assert len({task_folder(each) for each in names}) == len(names)
 
 
@@ -163,3 +163,11 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(LedgerVersionError, match="format 2, this blockflow reads 1"):
         find_snapshot(disk)
+
+
+def test_drafts_of_later_drivers_are_left_alone() -> None:
+    disk = folded()
+    for epoch in (1, 2, 3):
+        disk.write(f"{PLACE}.new-{epoch}/tasks/zarr.json", b"{}")
+    settle_snapshot(disk, 2)
+    assert [name for name in disk.names("") if name.startswith(PLACE)] == [PLACE, f"{PLACE}.new-3"]

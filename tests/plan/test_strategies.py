@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import blockflow.testing
 from blockflow.errors import GeometryError
+from blockflow.plan.grid import BalancedAxis, RegularAxis
 from blockflow.plan.plan import Plan, check_runnable, compile_plan
 from blockflow.plan.task import Task
-from blockflow.testing.strategies import Limits, Template, pipelines, plans, tasks, templates
+from blockflow.testing.strategies import Limits, Template, grids, pipelines, plans, tasks, templates
 
 LIMITS: st.SearchStrategy[Limits] = st.fixed_dictionaries(
     {}, optional={"dims": st.integers(1, 6), "max_blocks": st.integers(1, 200), "allow_empty": st.booleans()}
@@ -56,6 +57,30 @@ def test_tasks_take_upstream_tasks_and_a_function(data: st.DataObject) -> None:
     assert [planned.task_id for planned in compile_plan([below]).tasks] == ["above", "below"]
 
 
+@given(st.data(), st.none() | st.integers(1, 6), st.integers(1, 100))
+def test_grids_keep_their_limits_and_are_tasks(data: st.DataObject, dims: int | None, max_blocks: int) -> None:
+    grid = data.draw(grids(dims=dims, max_blocks=max_blocks))
+    assert dims in (None, len(grid.shape))
+    assert 1 <= len(grid) <= max_blocks
+    check_runnable(compile_plan([Task("t", grid=grid, process_function=do_nothing)]))
+
+
+SEARCH = settings(max_examples=1000, derandomize=True, database=None, phases=[Phase.generate])
+
+
+GRIDS: dict[str, Any] = {
+    "balanced": lambda grid: any(isinstance(axis, BalancedAxis) and axis.count > 1 for axis in grid.axes),
+    "exact": lambda grid: any(isinstance(axis, BalancedAxis) and axis.least > axis.unit for axis in grid.axes),
+    "clipped": lambda grid: any(isinstance(axis, RegularAxis) and axis.bounds for axis in grid.axes),
+    "a voxel size": lambda grid: max(grid.voxel_size) > 1,
+}
+
+
+@pytest.mark.parametrize("kind", GRIDS)
+def test_grids_of_all_kinds_are_drawn(kind: str) -> None:
+    assert GRIDS[kind](find(grids(), GRIDS[kind], settings=SEARCH))
+
+
 INTERESTING: dict[str, Any] = {
     "context on one side only": lambda task: any((axis.before == 0) != (axis.after == 0) for axis in task.grid.axes),
     "context larger than a block": lambda task: any(axis.before > axis.step for axis in task.grid.axes),
@@ -66,7 +91,6 @@ INTERESTING: dict[str, Any] = {
     "no conflicts": lambda task: not task.read_write_conflict,
     "no block": lambda task: task.grid.size == 0,
 }
-SEARCH = settings(max_examples=1000, derandomize=True, database=None, phases=[Phase.generate])
 
 
 @pytest.mark.parametrize("kind", INTERESTING)

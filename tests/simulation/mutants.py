@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from blockflow.ledger.frames import HEAD_SIZE
+from blockflow.ledger.journal import Journal
+from blockflow.ledger.run_ledger import RunLedger
+from blockflow.outbox import Outbox
 from blockflow.plan.conflicts import Levels, levels_of
-from blockflow.plan.plan import TaskPlan
+from blockflow.plan.plan import TaskPlan, single
+from blockflow.state import consequences, leases, outcomes
 from blockflow.state import events as ev
-from blockflow.state import handout, leases, outcomes
+from blockflow.state.absence import Absence
+from blockflow.state.arrivals import Arrivals
 from blockflow.state.handout import Handout
 from blockflow.state.leases import Lease, Leases
 from blockflow.state.outcomes import Outcomes
 from blockflow.state.scheduler import Scheduler
-from blockflow.state.transitions import Cause
 from blockflow.switchboard import Send, Switchboard
 from blockflow.testing.simulation.cluster import Cluster
-from blockflow.testing.simulation.worker import Worker
+from blockflow.testing.simulation.link import Link
 from blockflow.wire import messages as wire
 from blockflow.wire.framing import FrameReader
-from blockflow.wire.session import Given, HeldLease, WorkerSession
+from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,13 +36,14 @@ if TYPE_CHECKING:
     from blockflow.plan.slices import Indices
     from blockflow.state.task_book import TaskBook
     from blockflow.switchboard import Action
+    from blockflow.wire.held import Given, HeldLease
 
 # ------------------------------------------------------------------------------------------------------ what may run
 
 
 def forgets_conflicts(patch: pytest.MonkeyPatch) -> None:
-    def levels(grid: Grid, *, read_write_conflict: bool, apart: tuple[int, ...]) -> Levels:
-        return levels_of(grid, read_write_conflict=read_write_conflict and grid.size == 0, apart=apart)
+    def levels(grid: Grid, *, read_write_conflict: bool, apart: tuple[int, ...] = ()) -> Levels:
+        return levels_of(grid, read_write_conflict=False)
 
     patch.setattr("blockflow.plan.task.levels_of", levels)
 
@@ -52,9 +60,8 @@ def releases_what_waits_before_the_post_check(patch: pytest.MonkeyPatch) -> None
         done = reported(scheduler, event, now)
         for wanted in [wanted for wanted in done if isinstance(wanted, ev.RunChecks)]:
             book = scheduler.book(wanted.task)
-            for index in wanted.indices.tolist():
-                del book.verifying[index]
-            scheduler._outcomes.satisfied(book, wanted.indices, Cause.FINISHED, now)
+            attempts = [book.verifying.pop(index)[1] for index in wanted.indices.tolist()]
+            scheduler._outcomes.done(book, wanted.indices, np.array(attempts), 0.0, now)
             done.remove(wanted)
         return done
 
@@ -62,7 +69,7 @@ def releases_what_waits_before_the_post_check(patch: pytest.MonkeyPatch) -> None
 
 
 def runs_what_waits_for_a_failed_block(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outcomes, "orphan", outcomes.release)
+    patch.setattr(outcomes, "orphan", consequences.release)
 
 
 def forgets_orphans(patch: pytest.MonkeyPatch) -> None:
@@ -77,15 +84,15 @@ def forgets_to_release(patch: pytest.MonkeyPatch) -> None:
 
 
 def worker_counts_its_deadline_from_the_answer(patch: pytest.MonkeyPatch) -> None:
-    look = Worker._receive
+    receive = Link._receive
 
-    def receive(worker: Worker) -> None:
-        before = worker.session.deadline
-        look(worker)
-        if before is not None and worker.session.deadline != before:
-            worker.session.deadline = worker.now() + worker.session.lease_seconds
+    def late(link: Link) -> None:
+        before = link.session.deadline
+        receive(link)
+        if before is not None and link.session.deadline != before:
+            link.session.deadline = link._worker.now() + link.session.lease_seconds
 
-    patch.setattr(Worker, "_receive", receive)
+    patch.setattr(Link, "_receive", late)
 
 
 def worker_never_fences_itself(patch: pytest.MonkeyPatch) -> None:
@@ -119,7 +126,8 @@ def driver_does_not_answer_heartbeats(patch: pytest.MonkeyPatch) -> None:
 
 
 def driver_has_no_patience(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leases, "SERVER_PATIENCE", 0.95)
+    for module in ("leases", "arrivals"):
+        patch.setattr(f"blockflow.state.{module}.server_seconds", lambda lease: 0.95 * lease)
 
 
 def takes_a_lease_back_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -257,7 +265,7 @@ def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
     def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.TellFailure]:
         book = book_of._books[lease.task]
         failures = [ev.BlockFailure(index=index, error="lost") for index in lease.outstanding.tolist()]
-        return [book_of.failed(book, failure, lease.worker, now) for failure in failures]
+        return [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
 
     patch.setattr(Outcomes, "lost", lost)
 
@@ -265,9 +273,11 @@ def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
 def fails_one_retry_too_early(patch: pytest.MonkeyPatch) -> None:
     failed = Outcomes.failed
 
-    def early(book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> Any:
+    def early(
+        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> Any:
         book.mishaps[failure.index].failures += not book.mishaps[failure.index].failures
-        return failed(book_of, book, failure, worker, now)
+        return failed(book_of, book, failure, worker, attempt, now)
 
     patch.setattr(Outcomes, "failed", early)
 
@@ -275,9 +285,11 @@ def fails_one_retry_too_early(patch: pytest.MonkeyPatch) -> None:
 def never_gives_a_block_up(patch: pytest.MonkeyPatch) -> None:
     failed = Outcomes.failed
 
-    def again(book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> Any:
+    def again(
+        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> Any:
         book.mishaps[failure.index].failures = -1
-        return failed(book_of, book, failure, worker, now)
+        return failed(book_of, book, failure, worker, attempt, now)
 
     patch.setattr(Outcomes, "failed", again)
 
@@ -302,12 +314,12 @@ def a_goodbye_counts_as_a_crash(patch: pytest.MonkeyPatch) -> None:
 def skips_blocks_whose_check_raised(patch: pytest.MonkeyPatch) -> None:
     failed = Outcomes.failed
 
-    def skipped(book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, now: float) -> Any:
+    def skipped(
+        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> Any:
         if worker is not None:
-            return failed(book_of, book, failure, worker, now)
-        from blockflow.plan.plan import single
-
-        book_of.satisfied(book, single(failure.index), Cause.FOUND_DONE, now)
+            return failed(book_of, book, failure, worker, attempt, now)
+        book_of.skipped(book, single(failure.index), now)
         return ev.TellFailure(task=book.plan.number, failure=failure, final=False)
 
     patch.setattr(Outcomes, "failed", skipped)
@@ -354,4 +366,109 @@ def loses_the_rest_of_a_frame(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FrameReader, "_complete", forgetful)
 
 
-assert handout
+# --------------------------------------------------------------------------------- ledgers, and lives of the driver
+
+
+def acknowledges_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    put = Outbox.put
+
+    def at_once(outbox: Outbox, actions: Any, records: Any) -> list[Action]:
+        put(outbox, [], records)
+        return list(actions)
+
+    patch.setattr(Outbox, "put", at_once)
+
+
+def never_syncs_the_journal(patch: pytest.MonkeyPatch) -> None:
+    def write(journal: Journal, frame: bytes) -> None:
+        assert journal._file is not None
+        journal._file.append(frame)
+        journal._size += len(frame)
+
+    patch.setattr(Journal, "_write", write)
+
+
+def leaves_half_a_frame_when_the_disk_is_full(patch: pytest.MonkeyPatch) -> None:
+    write = Journal._write
+
+    def half(journal: Journal, frame: bytes) -> None:
+        assert journal._file is not None
+        with patch.context() as inner:
+            inner.setattr(type(journal._file), "truncate", lambda file, size: None)
+            write(journal, frame)
+
+    patch.setattr(Journal, "_write", half)
+
+
+def believes_torn_frames(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("blockflow.ledger.frames.crc32", lambda data: 0)
+
+
+def writes_behind_the_head_of_a_journal_twice(patch: pytest.MonkeyPatch) -> None:
+    begin = Journal._begin
+
+    def twice(journal: Journal) -> None:
+        begin(journal)
+        assert journal._file is not None
+        journal._file.append(bytes(HEAD_SIZE))
+
+    patch.setattr(Journal, "_begin", twice)
+
+
+def forgets_to_record_what_is_done(patch: pytest.MonkeyPatch) -> None:
+    write = RunLedger.write
+    patch.setattr(RunLedger, "write", lambda ledger, records: write(ledger, records[:-1]))
+
+
+def uses_numbers_of_an_earlier_life_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(leases, "first_number", lambda epoch: 1)
+
+
+def waits_for_nobody_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Absence, "waiting", False)
+
+
+def waits_too_short_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    begin = Absence.begin
+
+    def impatient(absence: Absence, absent: Any, until: float) -> None:
+        begin(absence, absent, until - 55.0)
+
+    patch.setattr(Absence, "begin", impatient)
+
+
+def forgets_absent_workers_that_lose_their_connection(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Arrivals, "lost", Arrivals.gone)
+
+
+def lets_anybody_keep_anything(patch: pytest.MonkeyPatch) -> None:
+    def claimed(arrivals: Arrivals, event: ev.LeaseClaimed, now: float) -> list[ev.Instruction]:
+        return [ev.AcknowledgeReport(worker=event.worker, lease=event.lease, stale=False)]
+
+    patch.setattr(Arrivals, "claimed", claimed)
+
+
+def worker_claims_nothing_when_it_is_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkerSession, "claim", lambda session, now: session.heartbeat(now))
+
+
+def worker_does_not_repeat_what_was_not_heard(patch: pytest.MonkeyPatch) -> None:
+    claim = WorkerSession.claim
+
+    def forgetful(session: WorkerSession, now: float) -> None:
+        claim(session, now)
+        session._outgoing = [
+            message for message in session._outgoing if not (isinstance(message, wire.Report) and message.lease)
+        ]
+
+    patch.setattr(WorkerSession, "claim", forgetful)
+
+
+def worker_goes_on_with_what_is_not_its_own_any_more(patch: pytest.MonkeyPatch) -> None:
+    acknowledged = WorkerSession._acknowledged
+
+    def deaf(session: WorkerSession, message: wire.Acknowledged) -> None:
+        acknowledged(session, message)
+        session.overtaken = False
+
+    patch.setattr(WorkerSession, "_acknowledged", deaf)

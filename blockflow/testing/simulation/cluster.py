@@ -6,18 +6,16 @@ numbers that decide everything. It ends when the driver has sent everybody home 
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
 from blockflow.coordinator import HOME_SECONDS, KILL_SECONDS, STOP_SECONDS
-from blockflow.errors import LedgerError
 from blockflow.state.transitions import ENDED
 from blockflow.testing.simulation.agenda import Agenda
 from blockflow.testing.simulation.disk import Died, SimulatedDisk
-from blockflow.testing.simulation.driver import HERE, Driver
 from blockflow.testing.simulation.judge import BrokenPromise, Judge
+from blockflow.testing.simulation.lives import Lives
 from blockflow.testing.simulation.network import Connection
 from blockflow.testing.simulation.plans import Scenario, make_scenario
 from blockflow.testing.simulation.weather import Weather
@@ -25,7 +23,11 @@ from blockflow.testing.simulation.worker import Worker
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
+    from blockflow.testing.simulation.driver import Driver
     from blockflow.testing.simulation.profiles import Profile
+
+_EVENTS, _EVENTS_PER_BLOCK = 10_000, 500
+"""A run in which more happens does not get anywhere."""
 
 _FEW_DELAYS = 50.0
 """Leases of at least as many times what a message takes are not lost by chance."""
@@ -67,18 +69,20 @@ class Cluster:
         if self.chance(0.8):
             self.disk = SimulatedDisk(self._random, lambda: self.agenda.now)
         self._disk_seconds = self._random.choice((0.0, 0.0001, 0.003, 0.05))
-        self._restart_seconds = profile.restart_seconds
         self.death_odds = 0.0
         """Probability that the driver dies at the next step at which it can."""
-        self._lives = 0
-        self.listening: Driver | None = None
-        """The driver that the connection file names."""
-        self._going_home = False
+        self.going_home = False
+        """There is nothing more to do."""
         self._pids = 0
         self._made = 0
         self._step_crash = profile.step_crash
         self.weather = Weather(self, self._random, profile)
-        self.driver = Driver(self, self._clock_rate(), 0)
+        self.lives = Lives(self, profile.restart_seconds)
+
+    @property
+    def driver(self) -> Driver:
+        """The last driver that has taken over the run directory."""
+        return self.lives.driver
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -93,18 +97,22 @@ class Cluster:
             for task in self.scenario.plan.tasks:
                 self.agenda.after(self.spread(self.weather.until), lambda number=task.number: self._by_hand(number))  # type: ignore[misc]
         self.driver.start()
+        most = _EVENTS + _EVENTS_PER_BLOCK * len(self.scenario.natures)
         while not (self.gone_home and not self.workers):
             if not self.agenda.step():  # not even a beat of the driver
                 raise BrokenPromise("liveness", "nothing will ever happen again", self._unfinished())
-            if self.agenda.now > self.weather.latest_end:
+            if self.agenda.now > self.weather.latest_end or self.judge.events > most:
                 raise BrokenPromise(
                     "liveness",
-                    f"faults stopped at {self.weather.until:.0f} s, and the run has not ended at {self.agenda.now:.0f} s",
+                    f"faults stopped at {self.weather.until:.0f} s, and the run not at {self.agenda.now:.0f} s, "
+                    f"after {self.judge.events} events",
                     self._unfinished(),
                 )
         return self._judge_end()
 
     def _judge_end(self) -> str:
+        if self.stopped and self.lives.listening is None and not self.going_home:
+            return "stopped"  # while no driver was there
         self.driver.check()
         left = self._unfinished()
         if not left:
@@ -126,55 +134,12 @@ class Cluster:
             if state not in ended
         ]
 
-    # ------------------------------------------------------------------------------------- lives of the driver
+    # ------------------------------------------------------------------------------------------ the driver
 
     def driver_finished(self, driver: Driver) -> None:
         """Nothing can happen any more: workers have some time to go home."""
-        if driver is self.driver and not (self._going_home or self.stopped):
+        if driver is self.driver and not (self.going_home or self.stopped):
             self._send_home(HOME_SECONDS)
-
-    def driver_died(self, driver: Driver) -> None:
-        """A driver is dead; somebody starts another one."""
-        if not driver.alive:
-            return
-        power = self.chance(0.4)
-        self.count("driver death")
-        self.judge.note("driver dies", "with its machine" if power else "")
-        driver.die(lose=power)
-        self.listening = None
-        if power:
-            assert self.disk is not None
-            self.disk.lose_power()
-            for worker in [worker for worker in self.workers.values() if worker.host == HERE]:
-                worker.crash()
-        self._restart_later()
-
-    def driver_gave_up(self, driver: Driver, why: str) -> None:
-        """A driver cannot go on: it ends its processes, and itself."""
-        self.count("driver gave up")
-        self.judge.note("driver gives up:", why)
-        driver.die(lose=False)
-        self.listening = None
-        for worker in self._crew():
-            worker.asked_to_end(0.0)
-        self._restart_later()
-
-    def _restart_later(self) -> None:
-        self._going_home = False
-        if self.stopped or self.gone_home:
-            self.run_is_over = self.gone_home = True
-            for worker in self._crew():
-                worker.crash()
-            return
-        least, most = self._restart_seconds
-        self.agenda.after(least + self.spread(most - least), self._restart)
-
-    def _restart(self) -> None:
-        if self.gone_home or self.stopped:
-            return
-        self._lives += 1
-        self.driver = Driver(self, self._clock_rate(), self._lives)
-        self.driver.start()
 
     def maybe_die(self) -> None:
         """One of the moments in which the driver may die.
@@ -198,7 +163,7 @@ class Cluster:
             self.stopped = True
             self.judge.note("stop")
             if not self.driver.alive:
-                self._restart_later()
+                self.all_over()
                 return
             self.driver.stop()
             self._send_home(STOP_SECONDS)
@@ -206,42 +171,42 @@ class Cluster:
     def _send_home(self, seconds: float) -> None:
         """Give processes time to end, then end them; the run is over after that, or when all of them have ended."""
         self.run_is_over = self.run_is_over or self.stopped
-        self._going_home = True
+        self.going_home = True
         self.agenda.after(seconds, self._kill_all)
         self._close_if_empty()
 
     def _kill_all(self) -> None:
-        for worker in self._crew():
+        for worker in self.crew(self.driver):
             worker.asked_to_end(0.0)
             self.agenda.after(KILL_SECONDS, worker.crash)
 
     def _close_if_empty(self) -> None:
         """The run is over when all processes of the driver have ended."""
-        if self._going_home and not self.gone_home and not self._crew():
+        if self.going_home and not self.gone_home and not self.crew(self.driver):
             self.run_is_over = True
             self.gone_home = True
-            self.listening = None
-            self.driver.close_all()
-            self._close_ledger()
+            self.lives.listening = None
+            self.driver.close()
 
-    def _close_ledger(self) -> None:
-        """The driver makes a last snapshot; nobody restarts it if it dies or fails in that."""
-        with contextlib.suppress(Died, LedgerError):
-            self.driver.close_ledger()
+    def all_over(self) -> None:
+        """The run was stopped while its driver was dead."""
+        self.run_is_over = self.gone_home = True
+        for worker in list(self.workers.values()):
+            worker.crash()
 
-    def _crew(self) -> list[Worker]:
-        """The processes that this life of the driver has started, and that live."""
-        life = self.driver.life
-        return [worker for worker in self.workers.values() if worker.process is not None and worker.life == life]
+    def crew(self, driver: Driver) -> list[Worker]:
+        """The processes that a driver has started, and that live."""
+        mine = (worker for worker in self.workers.values() if worker.process is not None)
+        return [worker for worker in mine if worker.life == driver.life]
 
     # ---------------------------------------------------------------------------------------------- processes
 
-    def start_process(self, task: int, process: int | None) -> None:
+    def start_process(self, task: int, process: int | None, driver: Driver) -> None:
         """Start a worker process, here or on another node."""
         self._pids += 1
-        host = HERE if self.chance(0.5) else f"node{self._random.randint(1, 3)}"
+        host = driver.place if self.chance(0.5) else f"node{self._random.randint(1, 3)}"
         worker = Worker(
-            self, self._pids, task=task, process=process, host=host, rate=self._clock_rate(), life=self.driver.life
+            self, self._pids, task=task, process=process, host=host, rate=self.clock_rate(), life=driver.life
         )
         self.workers[worker.number] = worker
         self.judge.note("start", worker.number, "process", process, "task", task, "on", host)
@@ -250,15 +215,14 @@ class Cluster:
     def _by_hand(self, task: int) -> None:
         """Somebody starts a worker by hand, and again whenever it ends before the run is over."""
         if not self.run_is_over:
-            self.start_process(task, None)
+            self.start_process(task, None, self.driver)
 
     def process_ended(self, worker: Worker, code: int) -> None:
         """A worker process has ended."""
         del self.workers[worker.number]
         self.judge.note("end", worker.number, "with code", code)
         if worker.process is not None:
-            if worker.life == self.driver.life:
-                self.driver.process_ended(worker.process, worker.task, code)
+            self.lives.drivers[worker.life].process_ended(worker.process, worker.task, code)
         else:
             self.agenda.after(self.spread(30.0), lambda: self._by_hand(worker.task))
         self._close_if_empty()
@@ -284,11 +248,11 @@ class Cluster:
 
     def connect(self, worker: Worker) -> Connection | None:
         """Connect a worker to the driver; None if nobody answers."""
-        if self.gone_home or self.listening is None:
+        if self.gone_home or self.lives.listening is None:
             return None
         self._made += 1
-        connection = Connection(self._made, worker, self.listening, self.agenda, self._random, self.delay)
-        self.listening.accept(connection)
+        connection = Connection(self._made, worker, self.lives.listening, self.agenda, self._random, self.delay)
+        self.lives.listening.accept(connection)
         return connection
 
     # ------------------------------------------------------------------------------------------------- chance
@@ -313,12 +277,17 @@ class Cluster:
         self.count("fenced")
         keys = () if worker.execution is None else (worker.execution.key,)
         self.judge.note("fenced", worker.number, keys=keys)
-        if late and not (worker.disturbed or self.gone_home or self._lives) and self.lease > _FEW_DELAYS * self.delay:
+        if (
+            late
+            and not (worker.disturbed or self.gone_home or len(self.lives.drivers) > 1)
+            and self.lease > _FEW_DELAYS * self.delay
+        ):
             raise BrokenPromise("fence", f"process {worker.number} ends itself, and nothing was wrong with it", keys)
 
     def count(self, fault: str) -> None:
         """Something went wrong."""
         self.faults[fault] += 1
 
-    def _clock_rate(self) -> float:
+    def clock_rate(self) -> float:
+        """Seconds of some clock per second."""
         return 1.0 + _DRIFT * (2.0 * self._random.random() - 1.0)

@@ -12,15 +12,13 @@ What the system calls leases, attempts and workers is written down for the story
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from blockflow.state import events as ev
 from blockflow.state.transitions import BlockState
 from blockflow.testing.simulation.facts import Execution, Grant, relations_of
+from blockflow.testing.simulation.story import Story
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +53,7 @@ class BrokenPromise(Exception):
         self.keys = tuple(keys)
 
 
-class Judge:
+class Judge(Story):
     """Watches one run.
 
     Args:
@@ -64,14 +62,9 @@ class Judge:
     """
 
     def __init__(self, plan: Plan, agenda: Agenda) -> None:
+        super().__init__(agenda)
         self._plan = plan
-        self._agenda = agenda
         self._relations = relations_of(plan)
-        self._hash = hashlib.blake2b(digest_size=16)
-        self.events = 0
-        """Things that happened."""
-        self._story: list[tuple[float, tuple[object, ...], tuple[Key, ...]]] = []
-        self._messages: list[tuple[float, str, int, object, bytes]] = []
         self._grants = 0
         self.stopping = False
         """People have stopped the run: nothing more may be granted."""
@@ -79,7 +72,7 @@ class Judge:
         """By block that is granted and not taken back, reported or lost."""
         self.ended: dict[Key, BlockState] = {}
         """Blocks that have ended, and how."""
-        self._known = [np.zeros(task.grid.size, dtype=np.uint8) for task in plan.tasks]
+        self._known = [bytes(task.grid.size) for task in plan.tasks]
         """The scheduler's states when they were looked at last."""
         self.active: dict[Execution, None] = {}
         """What is being worked on at this moment; a process that stands still does nothing."""
@@ -97,35 +90,6 @@ class Judge:
         """The process whose message the driver takes in."""
         self._passed: set[Key] = set()
         """Blocks that a check has found done before they ran."""
-
-    # ---------------------------------------------------------------------------------------------------- story
-
-    def note(self, *what: object, keys: tuple[Key, ...] = ()) -> None:
-        """Write down that something happened, for the story and for the hash."""
-        self.events += 1
-        self._hash.update(repr((self._agenda.now, what, keys)).encode())
-        self._story.append((self._agenda.now, what, keys))
-
-    def hear(self, who: str, number: int, message: object, body: bytes) -> None:
-        """A message has arrived."""
-        self.events += 1
-        self._hash.update(f"{self._agenda.now} {who} {number} ".encode() + body)
-        self._messages.append((self._agenda.now, who, number, message, body))
-
-    @property
-    def event_hash(self) -> str:
-        """Everything that happened, as one number."""
-        return self._hash.hexdigest()
-
-    def story(self, keys: Iterable[Key], last: int = 60) -> list[str]:
-        """What happened to some blocks, oldest first; of everything, if no block is named."""
-        wanted = set(keys)
-        lines = [
-            f"{time:.3f} {' '.join(map(str, what))} {' '.join(map(str, concerned[:8]))}".rstrip()
-            for time, what, concerned in self._story
-            if not wanted or wanted.intersection(concerned) or not concerned
-        ]
-        return lines[-last:]
 
     # ------------------------------------------------------------------------------------- what workers really do
 
@@ -180,10 +144,10 @@ class Judge:
             self._dismissed.discard(event.worker)
         orphans: list[Key] = []
         for number in range(len(self._known)):
-            states = scheduler.book(number).blocks.states
-            if not np.array_equal(states, self._known[number]):
-                orphans += self._changed(number, states.tolist(), event)
-                self._known[number] = states.copy()
+            states = scheduler.book(number).blocks.states.tobytes()
+            if states != self._known[number]:
+                orphans += self._changed(number, states, event)
+                self._known[number] = states
         self._check_orphans(orphans)
         grants = [self._granted(wanted, event) for wanted in instructions if isinstance(wanted, ev.GrantLease)]
         self._dismissed.update(wanted.worker for wanted in instructions if isinstance(wanted, ev.DismissWorker))
@@ -191,13 +155,23 @@ class Judge:
             self.note(type(event).__name__, "->", *(type(instruction).__name__ for instruction in instructions))
         return grants
 
+    def overheard(self, instructions: list[ev.Instruction]) -> list[Grant]:
+        """A driver that does not own the run directory any more grants something: only what workers do counts."""
+        return [self._ghost(wanted) for wanted in instructions if isinstance(wanted, ev.GrantLease)]
+
+    def _ghost(self, instruction: ev.GrantLease) -> Grant:
+        self._grants += 1
+        return Grant(
+            self._grants, instruction.task, instruction.indices.tolist(), instruction.worker, instruction.lease
+        )
+
     def restarted(self, scheduler: Scheduler) -> None:
         """A driver begins: what was promised before must still be true."""
         self.current.clear()
         self._dismissed.clear()
-        for number, known in enumerate(self._known):
-            states = scheduler.book(number).blocks.states
-            for index, state in enumerate(states.tolist()):
+        for number in range(len(self._known)):
+            states = self._known[number] = scheduler.book(number).blocks.states.tobytes()
+            for index, state in enumerate(states):
                 key = (number, index)
                 if key in self._relied_on and state != BlockState.DONE:
                     raise BrokenPromise("durability", f"block {key} was done and is {BlockState(state).name}", (key,))
@@ -206,13 +180,19 @@ class Judge:
                     raise BrokenPromise("truth", f"block {key} is restored as done, but never was", (key,))
                 if state in _ENDED:
                     self.ended[key] = BlockState(state)
-            known[:] = states
         self.note("driver begins")
 
-    def acknowledged(self, keys: list[Key]) -> None:
-        """A worker was told that its report of some blocks has arrived: it counts for ever."""
-        for key in keys:
-            if self._plan.tasks[key[0]].task.post_check is None and self.ended.get(key) == BlockState.DONE:
+    def acknowledged(self, grant: Grant, indices: list[int]) -> None:
+        """A worker was told that its report of some blocks has arrived: what was done is done for ever."""
+        if self._plan.tasks[grant.task].task.post_check is not None:
+            return
+        for index in indices:
+            if grant.executions[index].outcome == "done":
+                key = (grant.task, index)
+                if self.ended.get(key) != BlockState.DONE:
+                    raise BrokenPromise(
+                        "durability", f"block {key} was acknowledged, and does not count as done", (key,)
+                    )
                 self._relied_on.add(key)
 
     def _checked(self, event: ev.BlocksChecked) -> None:
@@ -234,10 +214,9 @@ class Judge:
             grant.executions[key[1]].outcome = outcome
 
     def _granted(self, instruction: ev.GrantLease, event: ev.Event) -> Grant:
-        self._grants += 1
-        task, indices = instruction.task, instruction.indices.tolist()
-        grant = Grant(self._grants, task, indices, instruction.worker, instruction.lease)
-        keys = tuple((task, index) for index in indices)
+        grant = self._ghost(instruction)
+        indices = grant.indices
+        keys = tuple((grant.task, index) for index in indices)
         self.note("granted as", grant.number, "attempt", instruction.attempt, keys=keys)
         if self.stopping:
             raise BrokenPromise("stop", f"{grant} is granted after the run was stopped", keys)
@@ -253,10 +232,10 @@ class Judge:
             self.current[key] = grant
         return grant
 
-    def _changed(self, task: int, states: list[int], event: ev.Event) -> list[Key]:
+    def _changed(self, task: int, states: bytes, event: ev.Event) -> list[Key]:
         """The states of some blocks of a task have changed; returns those that are orphaned now."""
         orphans = []
-        for index, (before, after) in enumerate(zip(self._known[task].tolist(), states, strict=True)):
+        for index, (before, after) in enumerate(zip(self._known[task], states, strict=True)):
             if before == after:
                 continue
             key = (task, index)
@@ -320,8 +299,8 @@ class Judge:
         if self.failures[key] < least and self.losses[key] < MOST_LOSSES:
             raise BrokenPromise(
                 "budget",
-                f"block {key} has failed for good after {self.failures[key]} failures of {least}, and {self.losses[key]}"
-                f" lost workers of {MOST_LOSSES}",
+                f"block {key} has failed for good after {self.failures[key]} failures of {least}, and "
+                f"{self.losses[key]} lost workers of {MOST_LOSSES}",
                 (key,),
             )
 

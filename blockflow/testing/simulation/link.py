@@ -73,8 +73,8 @@ class Link:
         self.ghosts: dict[Key, Grant] = {}
         """By block: the ghost under which it was granted here last."""
         self.ghost_of: dict[HeldLease, Grant] = {}
-        self._said: dict[int, list[Key]] = {}
-        """By number of a report that was not answered: the blocks that it says are done."""
+        self._said: dict[int, tuple[Grant, list[int]]] = {}
+        """By number of a report that was not answered: the blocks that it covers."""
         self._next_heartbeat = 0.0
         self._looked = 0.0
         """When the second thread looked at the clock last."""
@@ -207,9 +207,9 @@ class Link:
                     self.ghost_of[lease] = ghost
             self.ghosts.update(((ghost.task, index), ghost) for index in ghost.indices)
         elif isinstance(message, Acknowledged):
-            said = self._said.pop(message.number, [])
-            if not message.stale:
-                self._cluster.judge.acknowledged(said)
+            said = self._said.pop(message.number, None)
+            if said is not None and not message.stale:
+                self._cluster.judge.acknowledged(*said)
 
     def _strange(self, error: RemoteProtocolError) -> BrokenPromise:
         return BrokenPromise("protocol", f"process {self._worker.number} does not understand the driver: {error}")
@@ -237,16 +237,9 @@ class Link:
         messages = self.session.take_outgoing()
         for message in messages:
             if isinstance(message, Report) and message.lease:
-                self._said[message.number] = self._covered(message)
+                ghost = next(ghost for lease, ghost in self.ghost_of.items() if lease.number == message.lease)
+                self._said[message.number] = ghost, ghost.indices[: message.upto]
         return b"".join(frame(encode(message)) for message in messages)
-
-    def _covered(self, report: Report) -> list[Key]:
-        """The blocks that a report says are done."""
-        ghost = next((ghost for lease, ghost in self.ghost_of.items() if lease.number == report.lease), None)
-        if ghost is None:
-            return []
-        failed = None if report.failure is None else report.failure.index
-        return [(ghost.task, index) for index in ghost.indices[: report.upto] if index != failed]
 
     def _flush(self) -> None:
         data = self._outgoing()

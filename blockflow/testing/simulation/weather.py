@@ -87,7 +87,7 @@ class Weather:
         """Let a fault strike; whether it found a victim."""
         match kind:
             case "cut" | "blackhole" | "one way" | "slow":
-                connection = self._victim_connection()
+                connection = self._victim_connection(anywhere=kind == "cut")
                 if connection is not None:
                     self._on_network(kind, connection)
                 return connection is not None
@@ -102,7 +102,7 @@ class Weather:
                     worker.disturbed = True
                 self._heal_after(self._duration(), self._cluster.driver.resume)
                 return True
-            case "driver crash" | "disk full" | "disk error":
+            case "driver crash" | "disk full" | "disk error" | "stale driver":
                 return self._on_driver(kind)
             case _:
                 return False
@@ -118,6 +118,8 @@ class Weather:
                 disk.dies_after = self._random.randrange(6)
             case "driver crash":
                 cluster.death_odds = self._random.choice((0.1, 0.5, 1.0))
+            case "stale driver":
+                cluster.lives.replace()
             case "disk full":
                 disk.full = True
 
@@ -201,12 +203,13 @@ class Weather:
         workers = list(self._cluster.workers.values())
         return self._random.choice(workers) if workers else None
 
-    def _victim_connection(self) -> Connection | None:
+    def _victim_connection(self, *, anywhere: bool) -> Connection | None:
+        """Some connection; between processes of one machine there is no network that could be slow."""
         found = [
             line.connection
             for worker in self._cluster.workers.values()
             for line in (worker.link.line, worker.link.joining)
-            if line is not None and not line.connection.over
+            if line is not None and not line.connection.over and (anywhere or worker.host != self._cluster.driver.place)
         ]
         return self._random.choice(found) if found else None
 
