@@ -131,7 +131,8 @@ def _coordinator(
     from blockflow.switchboard import Switchboard
 
     run = os.urandom(8).hex() if ledger is None else ledger.run_id
-    crew = Crew(scheduler.plan, launcher, logs=get_log_basedir() if ledger is None else ledger.logs)
+    logs = get_log_basedir() if ledger is None else ledger.logs
+    crew = Crew(scheduler.plan, launcher, logs=logs, adds_logs=ledger is not None)
     directory = _private_directory() if ledger is None else ledger.connection_directory
     switchboard = Switchboard(scheduler, run=run, lease_seconds=scheduler.lease_seconds, place=this_place())
     if ledger is not None:

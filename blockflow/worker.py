@@ -100,7 +100,8 @@ def _take_over(payload: dict[str, Any]) -> None:
     log = payload["log"]
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         if log is not None:
-            file = os.open(log + suffix, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            how = os.O_APPEND if payload["adds"] else os.O_TRUNC
+            file = os.open(log + suffix, os.O_WRONLY | os.O_CREAT | how, 0o644)
             os.dup2(file, descriptor)
             os.close(file)
     for stream in (sys.stdout, sys.stderr):

@@ -44,18 +44,20 @@ class Crew:
         plan: The tasks that they work for.
         launcher: Starts those of this machine.
         logs: Directory of what they print; None for the terminal.
+        adds_logs: What earlier lives of the driver have left there stays.
 
     Raises:
         NotShippableError: A process function cannot be sent to a process.
     """
 
-    def __init__(self, plan: Plan, launcher: LocalLauncher, *, logs: Path | None) -> None:
+    def __init__(self, plan: Plan, launcher: LocalLauncher, *, logs: Path | None, adds_logs: bool = False) -> None:
         self._plan = plan
         self._functions = [pack_functions(task.task) for task in plan.tasks]
         self._launcher = launcher
         self._connection: Connection | None = None
         self._logs = None if logs is None else logs.absolute()
         """Not relative to a directory that user code may change."""
+        self._adds_logs = adds_logs
         self._tasks: dict[int, int] = {}
         """By process: the task that it works for."""
         self._sources = [_sources(task.launchers, task.workers) for task in plan.tasks]
@@ -91,7 +93,7 @@ class Crew:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
         planned = self._plan.tasks[task].task
-        payload = payload_for(planned, self._functions[task], self.context(process, task), log)
+        payload = payload_for(planned, self._functions[task], self.context(process, task), log, adds=self._adds_logs)
         source = next(each for each in self._sources[task] if len(each.processes) < each.size)
         source.processes.add(process)
         if source.launcher is None:
@@ -210,7 +212,9 @@ class Crew:
         """What a worker is told that somebody starts; it prints to the terminal."""
         from blockflow.launch.fleets import USUAL_PATIENCE
 
-        payload = payload_for(self._plan.tasks[task].task, self._functions[task], self.context(None, task), None)
+        payload = payload_for(
+            self._plan.tasks[task].task, self._functions[task], self.context(None, task), None, adds=False
+        )
         return payload_for_job(payload, notice=0, patience=USUAL_PATIENCE, output="")
 
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:

@@ -64,7 +64,7 @@ def pack_functions(task: Task) -> bytes:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def payload_for(task: Task, functions: bytes, context: Context, log: Path | None) -> dict[str, Any]:
+def payload_for(task: Task, functions: bytes, context: Context, log: Path | None, *, adds: bool) -> dict[str, Any]:
     """Everything that a worker process is told.
 
     Args:
@@ -72,10 +72,12 @@ def payload_for(task: Task, functions: bytes, context: Context, log: Path | None
         functions: The task's functions, packed.
         context: What it has to know about the run.
         log: Its output goes to this path with ``.out`` and ``.err`` added; None for the terminal.
+        adds: What is there already stays in front of it.
     """
     return {
         "task": task.task_id,
         "log": None if log is None else str(log.resolve()),
+        "adds": adds,
         "takes_block": task.takes_block,
         "functions": functions,
         "directory": os.getcwd(),

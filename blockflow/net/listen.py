@@ -8,7 +8,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from blockflow.net.connection_file import write_connection
+from blockflow.net.connection_file import remove_remains, socket_name, write_connection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +34,9 @@ def listen(
     Raises:
         OSError: There is no way to listen.
     """
+    remove_remains(directory, run)
     if listening is None:
-        name = f"{run}.{os.getpid()}.socket"
+        name = socket_name(run)
         try:
             here = bind_here(str(directory), name)
         except OSError:

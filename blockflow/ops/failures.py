@@ -38,16 +38,19 @@ def raise_failure(result: RunResult, task_id: str, folder: Path, logs: Path | No
     state = result[task_id]
     missing = state.total_block_count - state.completed_count
     where = "" if logs is None else f"; what the workers printed is in {logs / task_id}"
+    kept = {record.index: record for record in ResultFolder(folder).new() if record.kind == FAILURE}
     if not result.causes:
-        raise RunError(
+        problem = RunError(
             f"{missing} of {state.total_block_count} blocks are not done: {'; '.join(result.problems)}{where}"
         )
+        if kept:  # what kept workers from beginning
+            raise as_exception(next(reversed(kept.values())).load()) from problem
+        raise problem
     cause = result.causes[0]
     block = cause.blocks[0]
     others = f", the first of {missing} that are not done," if missing > 1 else ""
     text = f"block {block.index} at {block.position}{others} failed with {cause.error}{where}\n\n{cause.traceback}"
     error = BlockError(text.rstrip())
-    kept = {record.index: record for record in ResultFolder(folder).new() if record.kind == FAILURE}
     for each in cause.blocks:
         if each.index in kept:
             raise as_exception(kept[each.index].load()) from error

@@ -91,6 +91,8 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
     sources, sinks = tuple(_apart(source, plan.sinks) for source in plan.sources), plan.sinks
     with ExitStack() as stack:
         folder = _result_folder(request, plan)
+        if request.remote:
+            _check_files([*sources, *sinks])
         if request.workers:
             sources = tuple(stack.enter_context(shared_source(source)) for source in sources)
             sinks = tuple(stack.enter_context(shared_sink(sink, "out")) for sink in sinks)
@@ -118,6 +120,7 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
             teardown=close_job,
             read_write_conflict=False,
             num_workers=max(1, min(request.workers, plan.grid.size)),
+            launcher=request.launcher,
             max_retries=request.max_retries,
             timeout=request.timeout,
             mask=request.mask,
@@ -134,6 +137,16 @@ def _apart(source: Array, sinks: tuple[Array, ...]) -> Array:
     if any(in_memory(sink.data) and same_voxels(source, sink) for sink in sinks):
         return with_data(source, source.to_ndarray())
     return source
+
+
+def _check_files(arrays: list[Array]) -> None:
+    """Refuse what other machines do not see."""
+    for array in arrays:
+        if in_memory(array.data) or isinstance(array.data, SharedArray):
+            raise PlanError(
+                f"workers on other machines see files only, and {array} is in this one's memory: store it with "
+                "prepare_ds, or numpy.save"
+            )
 
 
 def _result_folder(request: MapRequest, plan: MapPlan) -> Path | None:

@@ -126,11 +126,16 @@ def _broken(profile: Profile, seeds: range, change: Callable[[Cluster], None]) -
 @pytest.mark.xfail(reason="workers on the driver's machine trust a driver that stands still", strict=True)
 def test_a_driver_that_stands_still_while_another_takes_over() -> None:
     climate = Profile(
-        name="stale", weather={"stale driver": 1.0, "slow": 0.2}, faults=3.0, trouble=1.0, blocks=60, leases=(20.0, 60.0)
+        name="stale",
+        weather={"stale driver": 1.0, "slow": 0.2},
+        faults=3.0,
+        trouble=1.0,
+        blocks=60,
+        leases=(20.0, 60.0),
     )
 
     def trusting(cluster: Cluster) -> None:
-        cluster.ends_locals = False
+        cluster.lives.ends_locals = False
 
     broken = _broken(climate, range(1040, 1045), trusting)
     assert not broken, broken[0]

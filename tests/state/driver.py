@@ -57,6 +57,9 @@ class Run:
 class _Worker:
     task: int
     process: int | None
+    busy: bool = False
+    dismissed: bool = False
+    """It leaves when what it works on is done."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,6 +151,10 @@ class Simulation:
             self._done(event.worker)
 
     def _done(self, worker: int) -> None:
+        self._workers[worker].busy = False
+        if self._workers[worker].dismissed:
+            self._dismiss(worker)
+            return
         process = self._workers[worker].process
         if process is not None and self.process(process) == "works once":
             self._dismiss(worker)
@@ -185,6 +192,7 @@ class Simulation:
 
     def _work(self, grant: ev.GrantLease) -> None:
         task = self.plan.tasks[grant.task].task_id
+        self._workers[grant.worker].busy = True
         begin = self.now
         failures = []
         for index in grant.indices.tolist():
@@ -204,6 +212,9 @@ class Simulation:
         self.later(begin - self.now, report)
 
     def _dismiss(self, worker: int) -> None:
+        self._workers[worker].dismissed = True
+        if self._workers[worker].busy:
+            return
         known = self._workers.pop(worker)
         self.later(0.0, ev.WorkerLeft(worker=worker, crashed=False))
         if known.process is not None:

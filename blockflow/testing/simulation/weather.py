@@ -119,7 +119,7 @@ class Weather:
             case "driver crash":
                 cluster.death_odds = self._random.choice((0.1, 0.5, 1.0))
             case "stale driver":
-                cluster.replace_driver()
+                cluster.lives.replace()
             case "disk full":
                 disk.full = True
 
