@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockflow.launch.payload import pack_functions, payload_for, payload_for_job
 from blockflow.net.context import Context
+from blockflow.plan.launcher import has_local
 from blockflow.state.events import ProcessEnded
 
 if TYPE_CHECKING:
@@ -47,12 +48,16 @@ class Crew:
 
     Raises:
         NotShippableError: A process function cannot be sent to a process.
+        RunError: No process can be started on this machine.
     """
 
     def __init__(self, plan: Plan, launcher: LocalLauncher, *, logs: Path | None) -> None:
         self._plan = plan
         self._functions = [pack_functions(task.task) for task in plan.tasks]
         self._launcher = launcher
+        here = {task.number: self._functions[task.number] for task in plan.tasks if has_local(task.launchers)}
+        if here:
+            launcher.load(here)  # now, because nobody waits yet
         self._connection: Connection | None = None
         self._logs = None if logs is None else logs.absolute()
         """Not relative to a directory that user code may change."""
@@ -91,18 +96,18 @@ class Crew:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
         planned = self._plan.tasks[task].task
-        payload = payload_for(planned, self._functions[task], self.context(process, task), log)
+        payload = payload_for(planned, self.context(process, task), log)
         source = next(each for each in self._sources[task] if len(each.processes) < each.size)
         source.processes.add(process)
         if source.launcher is None:
-            self._launcher.start(process, pickle.dumps(payload))
+            self._launcher.start(process, task, pickle.dumps(payload))
             return
         from blockflow.launch.base import Order
         from blockflow.launch.fleets import warning_of
 
         output = str(log.parent.resolve() / "job") if log is not None else f"{self._private / self._run}.job"
         notice, patience = warning_of(source.launcher)
-        payload = payload_for_job(payload, notice=notice, patience=patience, output=output)
+        payload = payload_for_job(payload, self._functions[task], notice=notice, patience=patience, output=output)
         order = Order(process=process, task=planned.task_id, launcher=source.launcher, payload=payload)
         self._fleet(source.launcher).start(order)
 
@@ -210,8 +215,8 @@ class Crew:
         """What a worker is told that somebody starts; it prints to the terminal."""
         from blockflow.launch.fleets import USUAL_PATIENCE
 
-        payload = payload_for(self._plan.tasks[task].task, self._functions[task], self.context(None, task), None)
-        return payload_for_job(payload, notice=0, patience=USUAL_PATIENCE, output="")
+        payload = payload_for(self._plan.tasks[task].task, self.context(None, task), None)
+        return payload_for_job(payload, self._functions[task], notice=0, patience=USUAL_PATIENCE, output="")
 
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:
         log = self._log(end.process)
