@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockflow.launch.payload import pack_functions, payload_for, payload_for_job
 from blockflow.net.context import Context
+from blockflow.plan.launcher import has_local
 from blockflow.state.events import ProcessEnded
 
 if TYPE_CHECKING:
@@ -49,12 +50,16 @@ class Crew:
 
     Raises:
         NotShippableError: A process function cannot be sent to a process.
+        RunError: No process can be started on this machine.
     """
 
     def __init__(self, plan: Plan, launcher: LocalLauncher, *, logs: Path | None, adds_logs: bool = False) -> None:
         self._plan = plan
         self._functions = [pack_functions(task.task) for task in plan.tasks]
         self._launcher = launcher
+        here = {task.number: self._functions[task.number] for task in plan.tasks if has_local(task.launchers)}
+        if here:
+            launcher.load(here)  # now, because nobody waits yet
         self._connection: Connection | None = None
         self._logs = None if logs is None else logs.absolute()
         """Not relative to a directory that user code may change."""
@@ -94,17 +99,17 @@ class Crew:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
         planned = self._plan.tasks[task].task
-        payload = payload_for(planned, self._functions[task], self.context(process, task), log, adds=self._adds_logs)
+        payload = payload_for(planned, self.context(process, task), log, adds=self._adds_logs)
         source = next(each for each in self._sources[task] if len(each.processes) < each.size)
         source.processes.add(process)
         if source.launcher is None:
-            self._launcher.start(process, pickle.dumps(payload))
+            self._launcher.start(process, task, pickle.dumps(payload))
             return
         from blockflow.launch.base import Order
         from blockflow.launch.fleets import timing_of
 
         output = str(log.parent.resolve() / "job") if log is not None else f"{self._private / self._run}.job"
-        payload = payload_for_job(payload, timing_of(source.launcher), output=output)
+        payload = payload_for_job(payload, self._functions[task], timing_of(source.launcher), output=output)
         order = Order(process=process, task=planned.task_id, launcher=source.launcher, payload=payload)
         self._fleet(source.launcher).start(order)
 
@@ -222,10 +227,8 @@ class Crew:
         """What a worker is told that somebody starts; it prints to the terminal."""
         from blockflow.launch.fleets import timing_of
 
-        payload = payload_for(
-            self._plan.tasks[task].task, self._functions[task], self.context(None, task), None, adds=False
-        )
-        return payload_for_job(payload, timing_of(None), output="")
+        payload = payload_for(self._plan.tasks[task].task, self.context(None, task), None, adds=False)
+        return payload_for_job(payload, self._functions[task], timing_of(None), output="")
 
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:
         log = self._log(end.process)
