@@ -1,7 +1,8 @@
 """The driver's end of the wire: who connects, and what arrives from them?
 
-tornado carries the bytes, and encrypts what comes over the network. A connection that does not finish its handshake in time, or
-presents another key, is closed before a byte of it is looked at. So is one of another user on a socket of this machine.
+tornado carries the bytes, and encrypts what comes over the network. A connection that does not finish its handshake in
+time, or presents another key, is closed before a byte of it is looked at. So is one of another user on a socket of this
+machine.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Peer:
     async def receive(self) -> bytes:
         """Whatever has arrived; empty at the end."""
         try:
-            arriving = self._stream.read_bytes(LARGEST_BITE, partial=True)
+            arriving = asyncio.ensure_future(self._stream.read_bytes(LARGEST_BITE, partial=True))
             if arriving.done():
                 await asyncio.sleep(0)  # else who sends without end would keep all others waiting
             return bytes(await arriving)
