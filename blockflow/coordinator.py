@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from blockflow.launch.crew import Crew
     from blockflow.ledger.run_ledger import RunLedger
+    from blockflow.monitor.jobs import Workforce
     from blockflow.net.connection_file import Connection
     from blockflow.state.records import Record
     from blockflow.state.scheduler import Scheduler
@@ -124,6 +125,8 @@ class Coordinator:
         self._host, self._listening = host, listening
         self.snapshot: dict[str, TaskState] = scheduler.task_states
         """How far the tasks have got; replaced, never changed."""
+        self.workforces: dict[str, Workforce] = {}
+        """By task that has jobs on clusters: how far these have come; replaced, never changed."""
         self.notices: deque[ev.TellFailure] = deque(maxlen=MOST_NOTICES)
         """Failures for people to read; whoever reads them takes them out."""
         self.error: BaseException | None = None
@@ -242,6 +245,11 @@ class Coordinator:
                 next_snapshot = now + SNAPSHOT_SECONDS
                 for number, state in enumerate(self.snapshot.values()):
                     self._crew.trim(number, state.unended_count)
+                self.workforces = {
+                    task: self._crew.workforce(task, connected=len(self._scheduler.book(number).workers))
+                    for number, task in enumerate(self.snapshot)
+                    if self._crew.has_jobs(number)
+                }
 
     async def _until_recorded(self) -> None:
         """Wait until everything that has happened is durable."""

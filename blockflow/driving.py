@@ -173,15 +173,18 @@ def _watch(
         stop_event: Setting it stops the run.
         drain: Seconds that blocks under way may take to end after the first Ctrl-C; the second one stops at once.
     """
+    from blockflow.monitor.jobs import JobTeller
     from blockflow.monitor.summary import FailureTeller
 
-    teller = FailureTeller(plan)
+    teller, jobs = FailureTeller(plan), JobTeller()
 
     def show() -> None:
         while coordinator.notices:
             line = teller.line(coordinator.notices.popleft())
             if line is not None:
                 display.write(line)
+        for line in jobs.lines(coordinator.workforces, time.monotonic()) if display.talks else ():
+            display.write(line)
         display.update(coordinator.snapshot, time.monotonic())
 
     def watch() -> None:

@@ -113,17 +113,26 @@ class Arrivals:
         else:
             self.gone(number)
 
+    def passed(self, now: float) -> None:
+        """Time has passed: who is not back holds nothing any more, nor does anybody hold what was refused."""
+        for known in self.absence.passed(now):
+            if known.worker in self._workers:
+                self.absence.over(known.worker)
+                self._touched.update(range(len(self._books)))
+            else:
+                self.gone(known.worker)
+
     def gone(self, number: int) -> None:
         """A worker cannot be at work any more, whether it was ever back or not."""
         known = self.absence.over(number)
         worker = self._workers.pop(number, None)
-        if worker is not None:
-            self._books[worker.task].pool.left(worker.process)
-        elif known is not None:
-            self._books[known.task].pool.left(known.process)
+        left = worker or known
+        if left is not None:
+            self._books[left.task].pool.left(left.process)
+            self._touched.add(left.task)
         if not self.absence.waiting and known is not None:
             self._touched.update(range(len(self._books)))
-        if worker is not None or known is not None:
+        if left is not None:
             self._outcomes.record(RecordGone(worker=number))
 
     def _resume(self, event: ev.LeaseClaimed, now: float) -> bool:

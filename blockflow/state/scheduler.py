@@ -345,8 +345,7 @@ class Scheduler:
             done += self._lose(worker, now, suspicious=True)
             if not self._workers[worker].connected:
                 self._arrivals.gone(worker)
-        for known in self._arrivals.absence.passed(now):
-            self._arrivals.gone(known.worker)
+        self._arrivals.passed(now)
         self._touched.update(self._handout.to_look_at(now))
         return done + self._handout.recalls(now)
 

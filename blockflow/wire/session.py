@@ -298,9 +298,9 @@ class WorkerSession:
 
     def _allow(self, microseconds: int | None) -> None:
         """Let blocks take longer than was said when they were granted, because others do."""
-        seconds = _seconds(microseconds)
-        for lease in self._leases if seconds is not None else ():
-            lease.timeout = seconds if lease.timeout is None else max(seconds, lease.timeout)
+        if microseconds is not None:
+            for lease in self._leases:
+                lease.timeout = max(microseconds / 1e6, lease.timeout or 0.0)
 
     def _answered(self, number: int, *, renews: bool = True) -> None:
         sent = self._sent_at.pop(number, None)

@@ -216,8 +216,9 @@ class Weather:
 
 def _hanging(cluster: Cluster) -> float:
     """Seconds that are lost to blocks that hang until their timeout."""
-    return sum(
-        cluster.scenario.plan.tasks[task].task.timeout or 0.0
+    hanging = [
+        cluster.scenario.plan.tasks[task].task.timeout
         for (task, _), nature in cluster.scenario.natures.items()
         if nature.hangs or nature.seconds > 2.0 * cluster.lease
-    )
+    ]
+    return sum(limit for limit in hanging if isinstance(limit, float))
