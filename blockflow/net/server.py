@@ -51,7 +51,7 @@ class Peer:
     async def receive(self) -> bytes:
         """Whatever has arrived; empty at the end."""
         try:
-            arriving = self._stream.read_bytes(LARGEST_BITE, partial=True)
+            arriving = asyncio.ensure_future(self._stream.read_bytes(LARGEST_BITE, partial=True))
             if arriving.done():
                 await asyncio.sleep(0)  # else who sends without end would keep all others waiting
             return bytes(await arriving)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import blockflow
+from blockflow.net.connection_file import read_connection
 from blockflow.net.tls import client_context, server_name
 from blockflow.switchboard import Switchboard
 from blockflow.wire.framing import FrameReader, frame
@@ -99,9 +100,8 @@ def friend(connection: Connection) -> socket.socket:
     return client_context(connection.path).wrap_socket(stream, server_hostname=server_name(connection.run))
 
 
-def hello(connection: Connection, **other: Any) -> Hello:
-    said = {"protocol": PROTOCOL, "run": connection.run, "task": "wait", "process": None, "host": "x", "pid": 1}
-    return Hello(**({"worker": None} | said | other))
+def hello(connection: Connection, worker: int | None = None, process: int | None = None, pid: int = 1) -> Hello:
+    return Hello(PROTOCOL, connection.run, "wait", process, "somewhere", pid, worker)
 
 
 def say(stream: socket.socket, *messages: FromWorker) -> None:
@@ -443,9 +443,9 @@ def test_strangers_do_not_use_up_the_files_of_a_driver(tmp_path: Path) -> None:
         driver = subprocess.Popen([sys.executable, script], cwd=tmp_path, env=environment, stdout=said, stderr=said)
     strangers: list[socket.socket] = []
     try:
-        until(lambda: list((tmp_path / "run" / "connection").glob("*.connection")), "the run listens")
+        until(lambda: any((tmp_path / "run" / "connection").glob("*.connection")), "the run listens")
         (path,) = (tmp_path / "run" / "connection").glob("*.connection")
-        connection = blockflow.net.connection_file.read_connection(str(path))
+        connection = read_connection(str(path))
         strangers += [plain(connection) for _ in range(300)]
         until((tmp_path / "died").exists, "a worker is at block 1")
         (tmp_path / "go").touch()
