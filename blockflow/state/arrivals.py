@@ -114,7 +114,7 @@ class Arrivals:
             self.gone(number)
 
     def passed(self, now: float) -> None:
-        """Time has passed: who is not back holds nothing any more, nor does anybody hold what was refused."""
+        """Time has passed: who is not back holds nothing any more, and who is has heard what was refused."""
         for known in self.absence.passed(now):
             if known.worker in self._workers:
                 self.absence.over(known.worker)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def test_waits_grow_with_mishaps_and_if_nobody_else_is_there(mishaps: Mishaps, o
 
 def test_blocks_that_failed_together_do_not_come_back_together() -> None:
     waits = sorted(wait_before(index, Mishaps(failures=2), others=True, lasted=LONG) for index in range(1000))
-    gaps = [after - before for before, after in zip(waits, waits[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(waits)]
     assert max(gaps) < 0.05, "spread over all of two and a half seconds"
     again = [wait_before(7, Mishaps(failures=times), others=True, lasted=LONG) for times in (3, 4, 5)]
     assert len(set(again)) == 3, "and not in the same order the next time"
