@@ -72,14 +72,14 @@ FULL_SECONDS = 1.0
 BEAT_SECONDS = 5.0
 """How often the ledger hears of this driver, and is asked whether it has become long."""
 
-STOP_SECONDS = 0.7
+STOP_SECONDS = 0.4
 """How long workers may take to end by themselves when the run is stopped."""
 
 HOME_SECONDS = 30.0
 """How long they may take when their work is done: a process function may have something to finish."""
 
-KILL_SECONDS = 0.5
-"""Time between asking a process to end and killing it."""
+KILL_SECONDS = 0.9
+"""Time between asking a process to end and killing it: longer than `STOP_SECONDS`, as it may have a run of its own."""
 
 MOST_NOTICES = 1000
 """Failures remembered for people to read; older ones give way."""
@@ -214,8 +214,7 @@ class Coordinator:
             except OSError:
                 self._listening = bind(self._host, 0)  # a file system or a machine without such sockets
             else:
-                path = str(self._directory.resolve() / name)
-                self.connection = write_connection(self._directory, self._run, (), "", resumable=resumable, socket=path)
+                self.connection = write_connection(self._directory, self._run, (), "", resumable=resumable, socket=name)
                 server = WorkerServer(None, self._serve)
                 server.add_socket(listening)
                 return server

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from blockflow.driving import run_here, run_in_processes
@@ -109,8 +110,7 @@ def run_blockwise(
     plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks, launcher)
     check_runnable(plan)
     _check_port(port)
-    if isinstance(lease_seconds, bool) or not 1 <= lease_seconds <= 86400:
-        raise PlanError(f"lease_seconds must be a number from 1 to 86400 (one day), got {lease_seconds!r}")
+    _check_lease(lease_seconds)
     amounts = checked_amounts("resources", resources, least=0)
     check_resources([task.task for task in plan.tasks], amounts)
     for task in plan.tasks:
@@ -188,6 +188,11 @@ def _own_address(plan: Plan) -> str | None:
     return own_address()
 
 
-def _check_port(port: int) -> None:
-    if not 0 <= port < 65536:
+def _check_port(port: Any) -> None:
+    if isinstance(port, bool) or not isinstance(port, Integral) or not 0 <= int(port) < 65536:
         raise PlanError(f"port must be a whole number from 0 to 65535, got {port!r}")
+
+
+def _check_lease(seconds: Any) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 1 <= float(seconds) <= 86400:
+        raise PlanError(f"lease_seconds must be a number from 1 to 86400 (one day), got {seconds!r}")
