@@ -71,14 +71,14 @@ FULL_SECONDS = 1.0
 BEAT_SECONDS = 5.0
 """How often the ledger hears of this driver, and is asked whether it has become long."""
 
-STOP_SECONDS = 0.7
+STOP_SECONDS = 0.4
 """How long workers may take to end by themselves when the run is stopped."""
 
 HOME_SECONDS = 30.0
 """How long they may take when their work is done: a process function may have something to finish."""
 
-KILL_SECONDS = 0.5
-"""Time between asking a process to end and killing it."""
+KILL_SECONDS = 0.9
+"""Time between asking a process to end and killing it: longer than `STOP_SECONDS`, as it may have a run of its own."""
 
 MOST_NOTICES = 1000
 """Failures remembered for people to read; older ones give way."""
@@ -437,7 +437,7 @@ class Coordinator:
             if is_stopped(line.pid):
                 kill(line.pid)
             else:
-                self._handle(ev.HeartbeatReceived(worker=worker), now)
+                self._handle(ev.HeartbeatReceived(worker=worker, seen=True), now)
 
     def _collect_ended(self, now: float) -> None:
         for ended in self._crew.ended():

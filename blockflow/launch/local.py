@@ -77,6 +77,7 @@ class LocalLauncher:
         """Get ready to start processes; does nothing if that was done."""
         if self._forge is not None:
             return
+        _fill_standard_descriptors()
         self._reports, inherited = os.pipe()
         self._forge = subprocess.Popen(
             # -P: a socket.py in the working directory must not stand in for Python's own.
@@ -216,6 +217,16 @@ def _environment() -> dict[str, str]:
     known = environment.get("PYTHONPATH", "")
     environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
     return environment
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what is closed of standard input, output and errors, as in daemons and after ``2>&-``.
+
+    Else the next file opened takes the number, and whoever prints writes into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _close_input(forge: subprocess.Popen[bytes]) -> None:

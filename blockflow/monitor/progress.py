@@ -40,7 +40,7 @@ class Display(Protocol):
 
 def make_display(*, progress: bool) -> Display:
     """The display that fits where this process prints."""
-    if not progress:
+    if not progress or sys.stderr is None:
         return Silence()
     if "ipykernel" in sys.modules or sys.stderr.isatty():
         return Bars()
@@ -56,8 +56,9 @@ class Silence:
         """Show nothing."""
 
     def write(self, text: str) -> None:
-        """Print a line."""
-        sys.stderr.write(f"{text}\n")
+        """Print a line, if this process has where to; daemons often have not."""
+        if sys.stderr is not None:
+            sys.stderr.write(f"{text}\n")
 
     def close(self, states: Mapping[str, TaskState], now: float) -> None:
         """Show nothing."""
