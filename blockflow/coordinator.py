@@ -30,7 +30,7 @@ from blockflow.net.connection_file import close_connection
 from blockflow.net.listen import listen
 from blockflow.net.server import Peer, WorkerServer
 from blockflow.outbox import Outbox
-from blockflow.place import is_dead, is_stopped, kill, this_place
+from blockflow.place import COORDINATOR_THREAD, is_dead, is_stopped, kill, this_place
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.switchboard import Close, Send
@@ -142,7 +142,7 @@ class Coordinator:
         """While the run is being stopped: how long blocks under way may take to end."""
         self._ended = threading.Event()
         self._first_actions: list[Action] = []
-        self._thread = threading.Thread(target=self._run_loop, name="blockflow-coordinator", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name=COORDINATOR_THREAD, daemon=True)
         self._checks = Aside("blockflow-checks")
         self._beginnings: dict[int, asyncio.Task[None]] = {}
         """By task: the call of its init callback."""

@@ -22,6 +22,7 @@ from blockflow.plan.launcher import has_local
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Mapping
+    from types import FrameType
 
     from blockflow.coordinator import Coordinator
     from blockflow.launch.local import LocalLauncher
@@ -145,19 +146,28 @@ def _coordinator(
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end this process in an orderly way, unless somebody else has something to do then."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    """Let SIGTERM end this run in an orderly way, unless somebody else has something to do then.
+
+    In a block of another run, this process is told to end as well, and nobody will wait for what runs in here.
+    """
+    from blockflow.net.signals import Signals
+
+    before = signal.getsignal(signal.SIGTERM)
+    inside_block = isinstance(getattr(before, "__self__", None), Signals)
+    if threading.current_thread() is not threading.main_thread() or not (before == signal.SIG_DFL or inside_block):
         yield
         return
 
-    def end(number: int, frame: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _watch(

@@ -24,7 +24,7 @@ from blockflow.errors import ConnectionFileError, RemoteProtocolError, Unreachab
 from blockflow.net.connection_file import Connection, read_connection
 from blockflow.net.dial import dial
 from blockflow.net.signals import HEARD, IN_JOBS, Signals
-from blockflow.place import this_place
+from blockflow.place import COORDINATOR_THREAD, this_place
 from blockflow.plan.block import Block
 from blockflow.wire.ending import Advice, Ending, time_limit
 from blockflow.wire.failures import LONGEST_ERROR, FailureText
@@ -46,6 +46,9 @@ LONGEST_WAIT = 5.0
 
 PART_SECONDS = 2.0
 """How long the driver may take to answer a goodbye by closing the connection."""
+
+RUN_SECONDS = 0.8
+"""How long a run inside a block may take to end: less than processes are given to end before they are killed."""
 
 EXIT_TIMEOUT = 70
 EXIT_FENCED = 75
@@ -332,6 +335,7 @@ class Link:
                 sys.stderr.write(f"blockflow: this process was told to end, or its job is about to: {text}\n")
                 sys.stdout.flush()
                 sys.stderr.flush()
+            _let_runs_end()
             os._exit(0)
 
     def _watch(self, now: float) -> None:
@@ -450,6 +454,13 @@ def open_link(context: Context, grace: Callable[[], float] | None = None) -> Lin
         if read_connection(path).finished:
             return None  # the run ended in this very moment
         raise
+
+
+def _let_runs_end() -> None:
+    """Wait for a run that a block of this process has started: it was told to end as well, and has processes."""
+    deadline = _now() + RUN_SECONDS
+    while _now() < deadline and any(thread.name == COORDINATOR_THREAD for thread in threading.enumerate()):
+        time.sleep(0.01)
 
 
 def _now() -> float:
