@@ -215,7 +215,7 @@ class Handout:
             host = self._workers[worker].host
             if tries and now < book.hosts.until(host):
                 continue
-            indices = self._next_blocks(book, worker, now, reporter, size=1 if tries else self._largest_lease)
+            indices = self._next_blocks(book, worker, now, reporter, tries=tries)
             if not len(indices):
                 continue
             if tries:
@@ -247,12 +247,13 @@ class Handout:
         """Workers that ask, and may be given blocks."""
         return (worker for worker in book.asking if not self._is_held_back(book, worker))
 
-    def _next_blocks(self, book: TaskBook, worker: int, now: float, reporter: int | None, *, size: int) -> Indices:
+    def _next_blocks(self, book: TaskBook, worker: int, now: float, reporter: int | None, *, tries: bool) -> Indices:
         for index, retry in book.frontier.again.items():
-            if now >= retry.due + PATIENCE or not self._better_comes(book, retry.mishaps, worker, reporter):
+            overdue = now >= retry.due + PATIENCE and not tries  # a block is not tried where it may be the host's fault
+            if overdue or not self._better_comes(book, retry.mishaps, worker, reporter):
                 del book.frontier.again[index]
                 return single(index)
-        size = min(size, book.pace.batch(waiting=book.ready, takers=len(book.workers)))
+        size = min(1 if tries else self._largest_lease, book.pace.batch(waiting=book.ready, takers=len(book.workers)))
         return book.cleared.take(size) if book.plan.task.is_checked else self._draw(book, size, now)
 
     def _better_comes(self, book: TaskBook, mishaps: Mishaps, worker: int, reporter: int | None) -> bool:

@@ -20,7 +20,7 @@ REPORTS = 100
 """How many reports of finished blocks are remembered."""
 
 ENOUGH = 5
-"""Reports without which there is no limit."""
+"""Finished blocks without which there is no limit."""
 
 GROWTH = 4.0
 """How many times longer a block may take after each failure."""
@@ -34,20 +34,22 @@ class Limit:
 
     >>> limit = Limit()
     >>> for seconds in (8.0, 9.0, 20.0, 7.0, 8.0):
-    ...     limit.measured(seconds)
+    ...     limit.measured(1, seconds)
     >>> limit.seconds(), limit.seconds(failures=1)
     (200.0, 800.0)
     """
 
     def __init__(self) -> None:
         self._last: deque[float] = deque(maxlen=REPORTS)
+        self._blocks = 0
 
-    def measured(self, seconds: float) -> None:
+    def measured(self, blocks: int, seconds: float) -> None:
         """Blocks that were reported together were done, and took a time: none of them took longer."""
         self._last.append(seconds)
+        self._blocks += blocks
 
     def seconds(self, failures: int = 0) -> float | None:
         """How long a block may take that has failed a number of times; None if not enough is known."""
-        if len(self._last) < ENOUGH:
+        if self._blocks < ENOUGH:
             return None
         return min(max(LEAST, FACTOR * max(self._last)) * GROWTH ** min(failures, 20), LONGEST)

@@ -277,7 +277,7 @@ class Scheduler:
         self._touched.add(book.plan.number)
         book.pace.measured(len(reported), event.seconds)
         if not event.failures:
-            book.limit.measured(event.seconds)
+            book.limit.measured(len(reported), event.seconds)
         good = reported
         if event.failures:
             fine = ~np.isin(reported, [failure.index for failure in event.failures])

@@ -13,7 +13,7 @@ from tests.state.plans import line
 def measured(*seconds: float) -> Limit:
     limit = Limit()
     for each in seconds:
-        limit.measured(each)
+        limit.measured(1, each)
     return limit
 
 
@@ -22,10 +22,18 @@ def test_nothing_is_limited_before_a_handful_was_measured() -> None:
     assert measured(*[1.0] * ENOUGH).seconds() == LEAST
 
 
+def test_blocks_that_were_reported_together_all_count() -> None:
+    limit = Limit()
+    limit.measured(ENOUGH - 1, 8.0)
+    assert limit.seconds() is None
+    limit.measured(1, 1.0)
+    assert limit.seconds() == FACTOR * 8.0
+
+
 def test_the_longest_of_the_last_counts() -> None:
     limit = measured(100.0, *[1.0] * (REPORTS - 1))
     assert limit.seconds() == FACTOR * 100.0
-    limit.measured(30.0)
+    limit.measured(1, 30.0)
     assert limit.seconds() == FACTOR * 30.0
 
 

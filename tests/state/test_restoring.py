@@ -283,3 +283,27 @@ def test_checked_blocks_can_be_claimed_and_given_back() -> None:
     assert desk.claim(held(2, [0], attempt=6, lease=2))
     desk.report(held(2, [0], attempt=6, lease=2))
     assert desk.scheduler.task_states["t"].completed_count == 1
+
+
+def test_a_claim_may_be_shorter_than_the_lease() -> None:
+    """Blocks that the worker gave back while the driver was away are not among those that it claims."""
+    desk = Desk(line(blocks=9), largest_lease=4)
+    desk.join(1)
+    desk.report(desk.ask(1), seconds=1e-6)
+    grant = desk.ask(1)
+    assert len(grant.indices) > 1
+    desk.tell(ev.ConnectionLost(worker=1))
+    desk.join(1)
+    assert desk.claim(held(1, grant.indices.tolist()[:1], attempt=grant.attempt, lease=grant.lease))
+    assert desk.scheduler.task_states["t"].processing_count == 1
+
+
+def test_silent_workers_can_be_looked_for() -> None:
+    desk = Desk(line(), lease_seconds=LEASE)
+    assert desk.scheduler.lease_seconds == LEASE
+    desk.join(1)
+    desk.ask(1)
+    due = desk.scheduler.next_deadline()
+    assert due is not None
+    assert desk.scheduler.overdue(due - 0.1) == []
+    assert desk.scheduler.overdue(due) == [1]
