@@ -23,13 +23,13 @@ LOCK = threading.Lock()
 
 def task(name: str = "t", **more: Any) -> Task:
     """A task with one thing to be changed."""
-    roi = {
+    arguments: dict[str, Any] = {
         "total_roi": Roi((0, 0), (40, 40)),
         "read_roi": Roi((0, 0), (20, 20)),
         "write_roi": Roi((5, 5), (10, 10)),
         "process_function": lambda block: None,
     }
-    return Task(name, **(roi | more))
+    return Task(name, **(arguments | more))
 
 
 def a_cycle() -> list[Task]:
@@ -104,8 +104,8 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(make: Callable[[], Any], **options: Any) -> Any:
-    tasks = make()
-    return run_blockwise(tasks, **({"progress": False, "summary": False, "run_dir": "run"} | options))
+    arguments: dict[str, Any] = {"progress": False, "summary": False, "run_dir": "run"} | options
+    return run_blockwise(make(), **arguments)
 
 
 @pytest.mark.parametrize("what", PLANS)
