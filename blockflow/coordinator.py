@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from blockflow.launch.crew import Crew
     from blockflow.ledger.run_ledger import RunLedger
+    from blockflow.monitor.jobs import Workforce
     from blockflow.net.connection_file import Connection
     from blockflow.state.records import Record
     from blockflow.state.scheduler import Scheduler
@@ -70,14 +71,14 @@ FULL_SECONDS = 1.0
 BEAT_SECONDS = 5.0
 """How often the ledger hears of this driver, and is asked whether it has become long."""
 
-STOP_SECONDS = 0.7
+STOP_SECONDS = 0.4
 """How long workers may take to end by themselves when the run is stopped."""
 
 HOME_SECONDS = 30.0
 """How long they may take when their work is done: a process function may have something to finish."""
 
-KILL_SECONDS = 0.5
-"""Time between asking a process to end and killing it."""
+KILL_SECONDS = 0.9
+"""Time between asking a process to end and killing it: longer than `STOP_SECONDS`, as it may have a run of its own."""
 
 MOST_NOTICES = 1000
 """Failures remembered for people to read; older ones give way."""
@@ -124,6 +125,8 @@ class Coordinator:
         self._host, self._listening = host, listening
         self.snapshot: dict[str, TaskState] = scheduler.task_states
         """How far the tasks have got; replaced, never changed."""
+        self.workforces: dict[str, Workforce] = {}
+        """By task that has jobs on clusters: how far these have come; replaced, never changed."""
         self.notices: deque[ev.TellFailure] = deque(maxlen=MOST_NOTICES)
         """Failures for people to read; whoever reads them takes them out."""
         self.error: BaseException | None = None
@@ -242,6 +245,11 @@ class Coordinator:
                 next_snapshot = now + SNAPSHOT_SECONDS
                 for number, state in enumerate(self.snapshot.values()):
                     self._crew.trim(number, state.unended_count)
+                self.workforces = {
+                    task: self._crew.workforce(task, connected=len(self._scheduler.book(number).workers))
+                    for number, task in enumerate(self.snapshot)
+                    if self._crew.has_jobs(number)
+                }
 
     async def _until_recorded(self) -> None:
         """Wait until everything that has happened is durable."""
@@ -429,7 +437,7 @@ class Coordinator:
             if is_stopped(line.pid):
                 kill(line.pid)
             else:
-                self._handle(ev.HeartbeatReceived(worker=worker), now)
+                self._handle(ev.HeartbeatReceived(worker=worker, seen=True), now)
 
     def _collect_ended(self, now: float) -> None:
         for ended in self._crew.ended():

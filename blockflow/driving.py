@@ -96,8 +96,7 @@ def run_in_processes(
             listening.close()
         raise
     with _ended_by_sigterm():
-        coordinator.start(actions)
-        _watch(plan, coordinator, display, stop_event, drain=0.0 if ledger is None else DRAIN_SECONDS)
+        _watch(plan, coordinator, actions, display, stop_event, drain=0.0 if ledger is None else DRAIN_SECONDS)
     if coordinator.error is not None:
         raise coordinator.error
     return scheduler, coordinator.connection
@@ -162,26 +161,36 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _watch(
-    plan: Plan, coordinator: Coordinator, display: Display, stop_event: threading.Event | None, *, drain: float
+    plan: Plan,
+    coordinator: Coordinator,
+    actions: list[Action],
+    display: Display,
+    stop_event: threading.Event | None,
+    *,
+    drain: float,
 ) -> None:
-    """Show how far the run is until it ends; Ctrl-C stops it.
+    """Start the loop, and show how far the run is until it ends; Ctrl-C stops it.
 
     Args:
         plan: What is run.
         coordinator: Runs it.
+        actions: What it has to do first.
         display: Shows how far it is.
         stop_event: Setting it stops the run.
         drain: Seconds that blocks under way may take to end after the first Ctrl-C; the second one stops at once.
     """
+    from blockflow.monitor.jobs import JobTeller
     from blockflow.monitor.summary import FailureTeller
 
-    teller = FailureTeller(plan)
+    teller, jobs = FailureTeller(plan), JobTeller()
 
     def show() -> None:
         while coordinator.notices:
             line = teller.line(coordinator.notices.popleft())
             if line is not None:
                 display.write(line)
+        for line in jobs.lines(coordinator.workforces, time.monotonic()) if display.talks else ():
+            display.write(line)
         display.update(coordinator.snapshot, time.monotonic())
 
     def watch() -> None:
@@ -192,6 +201,7 @@ def _watch(
 
     try:
         try:
+            coordinator.start(actions)  # in here, as Ctrl-C may come at once
             watch()
         except KeyboardInterrupt:
             if not drain:

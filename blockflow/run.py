@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from blockflow.driving import run_here, run_in_processes
@@ -38,12 +39,21 @@ class PlanWarning(UserWarning):
     """A plan that will run, but may not do what its author expects."""
 
 
+def warn_of_dropped_voxels(plan: Plan, *, stacklevel: int) -> None:
+    """Warn of each task that leaves voxels out."""
+    for task in plan.tasks:
+        warning = dropped_voxels_warning(task.task)
+        if warning is not None:
+            warnings.warn(warning, PlanWarning, stacklevel=stacklevel)
+
+
 def run_blockwise(
     tasks: Iterable[Task] | Task,
     multiprocessing: bool = True,
     *,
     progress: bool = True,
     summary: bool = True,
+    return_states: bool = False,
     host: str | None = None,
     port: int = 0,
     launcher: Any = None,
@@ -72,6 +82,8 @@ def run_blockwise(
             of a process function is raised, which is good for debugging.
         progress: Show how far the run is.
         summary: Print an account at the end.
+        return_states: For scripts of daisy 2. The result is both, true or false and a mapping of states, whatever is
+            said here.
         host: Address to listen on and to tell workers, for workers on other machines; by default the value of
             ``DAISY_HOST``. With neither, the run listens on this machine's own address if a launcher starts workers
             elsewhere, and else on a socket in the file system, which only processes of this user on this machine can
@@ -109,17 +121,14 @@ def run_blockwise(
     plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks, launcher)
     check_runnable(plan)
     _check_port(port)
-    if isinstance(lease_seconds, bool) or not 1 <= lease_seconds <= 86400:
-        raise PlanError(f"lease_seconds must be a number from 1 to 86400 (one day), got {lease_seconds!r}")
+    _check_lease(lease_seconds)
     amounts = checked_amounts("resources", resources, least=0)
     check_resources([task.task for task in plan.tasks], amounts)
-    for task in plan.tasks:
-        warning = dropped_voxels_warning(task.task)
-        if warning is not None:
-            warnings.warn(warning, PlanWarning, stacklevel=2)
+    warn_of_dropped_voxels(plan, stacklevel=3)
     began = time.monotonic()
     ledger = None
     if run_dir is not None:
+        _check_functions(plan, multiprocessing=multiprocessing)
         ledger = _open_ledger(
             run_dir, plan, reset=reset, retry_failed=retry_failed, accept_change=accept_change, take_over=take_over
         )
@@ -149,6 +158,19 @@ def run_blockwise(
             display.write(trouble)
     logs = get_log_basedir() if ledger is None else ledger.logs
     return _account(scheduler, display, time.monotonic() - began, logs, summary=summary)
+
+
+def _check_functions(plan: Plan, *, multiprocessing: bool) -> None:
+    """Refuse functions that cannot run as they should, before a run directory is made, or forgotten."""
+    if not multiprocessing:
+        from blockflow.serial import check_serial
+
+        check_serial(plan)
+        return
+    from blockflow.launch.payload import pack_functions
+
+    for task in plan.tasks:
+        pack_functions(task.task)
 
 
 def _open_ledger(
@@ -188,6 +210,11 @@ def _own_address(plan: Plan) -> str | None:
     return own_address()
 
 
-def _check_port(port: int) -> None:
-    if not 0 <= port < 65536:
+def _check_port(port: Any) -> None:
+    if isinstance(port, bool) or not isinstance(port, Integral) or not 0 <= int(port) < 65536:
         raise PlanError(f"port must be a whole number from 0 to 65535, got {port!r}")
+
+
+def _check_lease(seconds: Any) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, Real) or not 1 <= float(seconds) <= 86400:
+        raise PlanError(f"lease_seconds must be a number from 1 to 86400 (one day), got {seconds!r}")

@@ -30,6 +30,20 @@ DIARY_SECONDS = 0.05
 """How often blocks are recorded that nothing waits for."""
 
 
+def check_serial(plan: Plan) -> None:
+    """Refuse what cannot run in this process.
+
+    Raises:
+        PlanError: A process function takes no block: it would need a server to ask for blocks.
+    """
+    for task in plan.tasks:
+        if not task.task.takes_block:
+            raise PlanError(
+                f"the process_function of task {task.task_id!r} takes no block, so it is a worker that needs a server: "
+                "run it with multiprocessing=True"
+            )
+
+
 def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Iterator[None]:
     """Run all blocks in this process; an iterator that stops for a moment after each block.
 
@@ -38,16 +52,11 @@ def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Itera
         ledger: Where everything is recorded; the scheduler has to be recording then.
 
     Raises:
-        PlanError: A process function takes no block: it would need a server to ask for blocks.
+        PlanError: A process function takes no block.
         Exception: Whatever a process function raises.
     """
     plan = scheduler.plan
-    for task in plan.tasks:
-        if not task.task.takes_block:
-            raise PlanError(
-                f"the process_function of task {task.task_id!r} takes no block, so it is a worker that needs a server: "
-                "run it with multiprocessing=True"
-            )
+    check_serial(plan)
     diary = _Diary(scheduler, ledger)
     functions = [_Function(task.task) for task in plan.tasks]
     todo: deque[ev.Instruction] = deque()

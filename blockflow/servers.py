@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from blockflow.driving import run_here, run_in_processes
 from blockflow.monitor.progress import Silence
 from blockflow.plan.plan import check_runnable, compile_plan
+from blockflow.run import warn_of_dropped_voxels
 
 if TYPE_CHECKING:
     import threading
@@ -46,6 +47,7 @@ class Server:
         """
         plan = compile_plan(tasks) if scheduler is None else scheduler.plan
         check_runnable(plan)
+        warn_of_dropped_voxels(plan, stacklevel=3)
         scheduler, connection = run_in_processes(
             plan, Silence(), host=self.hostname, port=0, scheduler=scheduler, stop_event=self.stop_event
         )
@@ -69,4 +71,5 @@ class SerialServer:
         """
         plan = compile_plan(tasks) if scheduler is None else scheduler.plan
         check_runnable(plan)
+        warn_of_dropped_voxels(plan, stacklevel=3)
         return run_here(plan, Silence(), scheduler).task_states

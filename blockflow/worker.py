@@ -26,7 +26,7 @@ from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
-from blockflow.wire.orders import ENDED, STARTED, pack_report
+from blockflow.wire.orders import ENDED, FUNCTIONS, ORDER_BYTES, STARTED, pack_report, unpack_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,11 +116,10 @@ def _take_over(payload: dict[str, Any]) -> None:
 
 
 def main(reports: int) -> int:
-    """Fork a worker for each order on standard input; returns the exit code.
+    """Fork a worker for each order on standard input (:mod:`blockflow.wire.orders`); returns the exit code.
 
-    An order is the number of the process and the length of its payload, 8 bytes each, and the payload. What becomes
-    of the workers is reported on a pipe. Workers outlive their orders: they notice by themselves when their run is
-    over.
+    What becomes of the workers is reported on a pipe. They share the memory of their task's functions. They outlive
+    their orders: they notice by themselves when their run is over.
 
     Args:
         reports: File descriptor of the pipe.
@@ -136,6 +135,7 @@ def main(reports: int) -> int:
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     numbers: dict[int, int] = {}
+    functions: dict[int, bytearray] = {}
     listening = True
     while listening or numbers:
         readable, _, _ = select.select([wake_read, *([orders] if listening else [])], [], [])
@@ -148,7 +148,10 @@ def main(reports: int) -> int:
             if order is None:
                 listening = False
                 continue
-            number, body = order
+            number, task, body = order
+            if number == FUNCTIONS:
+                functions[task] = body
+                continue
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
@@ -156,7 +159,7 @@ def main(reports: int) -> int:
                 for descriptor in (orders, reports, wake_read, wake_write):
                     os.close(descriptor)
                 os.setsid()  # so that it can be ended with what it starts
-                _leave(be_worker(pickle.loads(body)))
+                _leave(be_worker({**pickle.loads(body), "functions": functions[task]}))
             numbers[pid] = number
             _report(reports, STARTED, number, pid)
     return 0
@@ -186,23 +189,24 @@ def _dead() -> list[tuple[int, int]]:
         dead.append((pid, os.waitstatus_to_exitcode(status)))
 
 
-def _read_order(descriptor: int) -> tuple[int, bytes] | None:
-    header = _read(descriptor, 16)
+def _read_order(descriptor: int) -> tuple[int, int, bytearray] | None:
+    header = _read(descriptor, ORDER_BYTES)
     if header is None:
         return None
-    body = _read(descriptor, int.from_bytes(header[8:], "little"))
-    return None if body is None else (int.from_bytes(header[:8], "little"), body)
+    number, task, length = unpack_order(header)
+    body = _read(descriptor, length)
+    return None if body is None else (number, task, body)
 
 
-def _read(descriptor: int, length: int) -> bytes | None:
-    parts = []
-    while length:
-        part = os.read(descriptor, min(length, 1 << 20))
-        if not part:
+def _read(descriptor: int, length: int) -> bytearray | None:
+    data = bytearray(length)
+    left = memoryview(data)
+    while left:
+        count = os.readv(descriptor, [left])
+        if not count:
             return None
-        parts.append(part)
-        length -= len(part)
-    return b"".join(parts)
+        left = left[count:]
+    return data
 
 
 def _report(descriptor: int, what: int, number: int, value: int) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from blockflow.errors import RunError
 from blockflow.place import is_dead
-from blockflow.wire.orders import REPORT_BYTES, STARTED, unpack_reports
+from blockflow.wire.orders import FUNCTIONS, REPORT_BYTES, STARTED, pack_order, unpack_reports
 
 _LOGGER = logging.getLogger("blockflow")
 
@@ -56,6 +56,10 @@ class LocalLauncher:
         self._forge: subprocess.Popen[bytes] | None = None
         self._reports = -1
         """Where the forge reports, as a file descriptor."""
+        self._functions: dict[int, bytes] = {}
+        """By task: its packed functions."""
+        self._told: set[int] = set()
+        """Tasks whose functions the forge has."""
         self._pids: dict[int, int] = {}
         """By number of a process that lives: its process id."""
         self._orphans: set[int] = set()
@@ -73,6 +77,7 @@ class LocalLauncher:
         """Get ready to start processes; does nothing if that was done."""
         if self._forge is not None:
             return
+        _fill_standard_descriptors()
         self._reports, inherited = os.pipe()
         self._forge = subprocess.Popen(
             # -P: a socket.py in the working directory must not stand in for Python's own.
@@ -85,30 +90,31 @@ class LocalLauncher:
         os.close(inherited)
         os.set_blocking(self._reports, False)
 
-    def start(self, process: int, payload: bytes) -> None:
+    def load(self, functions: dict[int, bytes]) -> None:
+        """Hand the forge what its workers will run; returns when it has taken it, which takes a while for gigabytes.
+
+        Args:
+            functions: By task: its packed functions.
+
+        Raises:
+            RunError: No process can be started on this machine.
+        """
+        self._functions = functions
+        self._say()
+
+    def start(self, process: int, task: int, payload: bytes) -> None:
         """Start a process.
 
         Args:
             process: Its number.
-            payload: What it has to do.
+            task: Number of the task that it works for.
+            payload: What it is told.
 
         Raises:
             RunError: No process can be started on this machine any more.
         """
-        order = process.to_bytes(8, "little") + len(payload).to_bytes(8, "little") + payload
-        for _ in range(2):  # somebody may have killed the forge, but hardly the next one as well
-            self.prepare()
-            assert self._forge is not None
-            assert self._forge.stdin is not None
-            try:
-                self._forge.stdin.write(order)
-                self._forge.stdin.flush()
-            except BrokenPipeError:
-                self._hear_the_last()
-            else:
-                self._ordered.add(process)
-                return
-        raise RunError(f"no worker can be started: {sys.executable} -m blockflow.worker ends at once")
+        self._say((process, task, payload))
+        self._ordered.add(process)
 
     def ended(self) -> list[Exit]:
         """The processes that ended since the last call."""
@@ -142,6 +148,25 @@ class LocalLauncher:
         if self._forge is not None:
             self._forge.kill()  # it has nothing to finish
             self._hear_the_last()
+
+    def _say(self, *orders: tuple[int, int, bytes]) -> None:
+        """Give orders to a forge that has all functions."""
+        for _ in range(2):  # somebody may have killed the forge, but hardly the next one as well
+            self.prepare()
+            assert self._forge is not None
+            assert self._forge.stdin is not None
+            missing = [(FUNCTIONS, task, packed) for task, packed in self._functions.items() if task not in self._told]
+            try:
+                for process, task, body in (*missing, *orders):
+                    self._forge.stdin.write(pack_order(process, task, len(body)))
+                    self._forge.stdin.write(body)
+                self._forge.stdin.flush()
+            except BrokenPipeError:
+                self._hear_the_last()
+            else:
+                self._told.update(self._functions)
+                return
+        raise RunError(f"no worker can be started: {sys.executable} -m blockflow.worker ends at once")
 
     def _hear(self) -> None:
         """Take in what the forge has reported."""
@@ -179,6 +204,7 @@ class LocalLauncher:
         _close_input(self._forge)
         os.close(self._reports)
         self._forge = None
+        self._told.clear()
         self._ended += [Exit(process=process, code=code) for process in self._ordered]
         self._ordered.clear()
         self._orphans.update(self._pids)
@@ -191,6 +217,16 @@ def _environment() -> dict[str, str]:
     known = environment.get("PYTHONPATH", "")
     environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
     return environment
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what is closed of standard input, output and errors, as in daemons and after ``2>&-``.
+
+    Else the next file opened takes the number, and whoever prints writes into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _close_input(forge: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, assert_never
 
@@ -108,7 +109,8 @@ class RunLedger:
     def fold_if_due(self) -> None:
         """Make a snapshot where the journal has become long; may take seconds, beside what is written meanwhile."""
         if self._store.fold_is_due:
-            self._store.fold()
+            with contextlib.suppress(LedgerFullError):  # everything is in the journal; it is tried again
+                self._store.fold()
 
     def close(self) -> str | None:
         """Make a snapshot that shows how every block ended, and let go; returns what kept it from being made.

@@ -25,6 +25,9 @@ LINES_SECONDS = 10.0
 class Display(Protocol):
     """Shows how far a run is."""
 
+    talks: bool
+    """Whether people want to hear of more than failures."""
+
     def update(self, states: Mapping[str, TaskState], now: float) -> None:
         """Show new numbers."""
 
@@ -37,7 +40,7 @@ class Display(Protocol):
 
 def make_display(*, progress: bool) -> Display:
     """The display that fits where this process prints."""
-    if not progress:
+    if not progress or sys.stderr is None:
         return Silence()
     if "ipykernel" in sys.modules or sys.stderr.isatty():
         return Bars()
@@ -47,12 +50,15 @@ def make_display(*, progress: bool) -> Display:
 class Silence:
     """Shows nothing but lines."""
 
+    talks = False
+
     def update(self, states: Mapping[str, TaskState], now: float) -> None:
         """Show nothing."""
 
     def write(self, text: str) -> None:
-        """Print a line."""
-        sys.stderr.write(f"{text}\n")
+        """Print a line, if this process has where to; daemons often have not."""
+        if sys.stderr is not None:
+            sys.stderr.write(f"{text}\n")
 
     def close(self, states: Mapping[str, TaskState], now: float) -> None:
         """Show nothing."""
@@ -60,6 +66,8 @@ class Silence:
 
 class Lines(Silence):
     """A line per task, now and then."""
+
+    talks = True
 
     def __init__(self) -> None:
         self._rates: dict[str, Rate] = {}
@@ -91,6 +99,8 @@ class Lines(Silence):
 
 class Bars:
     """A bar per task."""
+
+    talks = True
 
     def __init__(self) -> None:
         self._rates: dict[str, Rate] = {}

@@ -46,6 +46,7 @@ class _FirstLine(msgspec.Struct, forbid_unknown_fields=True):
     addresses: tuple[tuple[str, _Port], ...]
     resumable: bool = False
     socket: str = ""
+    """By name: it is in the same directory, whose path may be of an encoding that JSON cannot hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def write_connection(
         addresses: Where the driver listens.
         pem: Key and certificate.
         resumable: The run has a ledger, so that its driver can be started again.
-        socket: Path of the socket on which it listens, if it does.
+        socket: Name of the socket in that directory on which it listens, if it does.
     """
     path = directory.resolve() / f"{run}{_SUFFIX}"
     first = msgspec.json.encode(_FirstLine(VERSION, run, addresses, resumable, socket)).decode()
@@ -115,7 +116,9 @@ def write_connection(
         os.fchmod(descriptor, 0o600)
         file.write(f"{first}\n{pem}")
     draft.replace(path)
-    return Connection(run=run, addresses=addresses, path=str(path), resumable=resumable, socket=socket)
+    return Connection(
+        run=run, addresses=addresses, path=str(path), resumable=resumable, socket=_beside(str(path), socket)
+    )
 
 
 def remove_remains(directory: Path, run: str) -> None:
@@ -175,7 +178,18 @@ def read_connection(path: str) -> Connection:
         raise ConnectionFileError(
             f"connection file {path} has version {said.version}, this blockflow reads {VERSION}: use one everywhere"
         )
-    return Connection(run=said.run, addresses=said.addresses, path=path, resumable=said.resumable, socket=said.socket)
+    return Connection(
+        run=said.run,
+        addresses=said.addresses,
+        path=path,
+        resumable=said.resumable,
+        socket=_beside(path, said.socket),
+    )
+
+
+def _beside(path: str, name: str) -> str:
+    """The path of a file in the directory of another one; empty if it has no name."""
+    return os.path.join(os.path.dirname(path), name) if name else ""
 
 
 def _check_private(path: str) -> None:

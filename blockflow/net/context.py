@@ -1,15 +1,14 @@
 """The context: what is a worker process told about the run that it belongs to?
 
 A map from strings to strings that travels as JSON in one environment variable, so that keys and values may hold any
-character.
+character. In ASCII, so that they may also hold what Python makes of file names that are no UTF-8.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from blockflow.errors import ConnectionFileError
 
@@ -31,7 +30,7 @@ class Context:
     ENV_VARIABLE = "DAISY_CONTEXT"
     """The environment variable that holds it; the name that daisy users know."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         self._values = {key: str(value) for key, value in values.items()}
 
     def copy(self) -> Context:
@@ -40,7 +39,7 @@ class Context:
 
     def to_env(self) -> str:
         """The context as one string, for the environment."""
-        return msgspec.json.encode(self._values).decode()
+        return json.dumps(self._values)
 
     @classmethod
     def from_text(cls, text: str) -> Context:
@@ -50,9 +49,12 @@ class Context:
             ConnectionFileError: The text is no context.
         """
         try:
-            return cls(**msgspec.json.decode(text, type=dict[str, str]))
-        except (msgspec.DecodeError, UnicodeError) as error:
+            values = json.loads(text)
+        except ValueError as error:
             raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context ({error}): {text!r}") from None
+        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+            raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context (it must map keys to texts): {text!r}")
+        return cls(**values)
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Context:

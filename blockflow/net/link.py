@@ -57,6 +57,7 @@ class Link:
 
     def __init__(self, connection: Connection, *, task: str, process: int | None) -> None:
         self._path = connection.path
+        self._resumable = connection.resumable
         self._task = task
         self._process = process
         self._pipe: Pipe | None = None
@@ -247,6 +248,7 @@ class Link:
                 if self._closed:
                     return
                 now = _now()
+                self._watch(now)  # first: an answer that comes too late must not revive what is not ours any more
                 self._receive()
                 self._arm(now)
                 self._end_in_time(now)
@@ -255,7 +257,7 @@ class Link:
                     next_heartbeat = now + self._session.heartbeat_seconds
                 self._flush()
                 self._changed.notify_all()
-                self._watch(now)
+                self._watch(_now())
                 wait = self._until_due(now, next_heartbeat)
                 pipe = self._pipe
                 if pipe is None:
@@ -289,6 +291,8 @@ class Link:
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""
         due = [next_heartbeat, now + 1.0]
+        if self._session.holds and self._session.deadline is not None and self._session.deadline > now:
+            due.append(self._session.deadline)
         timeout = self._session.timeout_of(None)  # those that are found out while a run goes on are long
         if timeout is not None:
             # The next block may start at any time, so look often enough to notice its timeout at a tenth late.
@@ -364,10 +368,13 @@ class Link:
 
     def _on_its_own(self) -> bool:
         """Whether nobody would notice the end of this process, so that its deadline counts."""
+        if self._session.welcome is None or not self._session.welcome.watched:
+            return True
         self._receive()  # after a long time in C code: the connection may have been lost meanwhile
-        watched = self._session.welcome is not None and self._session.welcome.watched
-        deadline = self._session.deadline
-        return (self._pipe is None or not watched) and deadline is not None and _now() > deadline
+        if self._pipe is None:
+            return True
+        # The driver may be frozen, and another one may have taken over its run. It was asked, and has not answered.
+        return self._resumable and self._session.unanswered_for(_now()) > self._session.lease_seconds
 
     # ------------------------------------------------------------------------------------- the third thread
 

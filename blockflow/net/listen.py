@@ -42,8 +42,7 @@ def listen(
         except OSError:
             listening = bind(host, 0)  # a file system or a machine without such sockets
         else:
-            path = str(directory.resolve() / name)
-            return here, write_connection(directory, run, (), "", resumable=resumable, socket=path)
+            return here, write_connection(directory, run, (), "", resumable=resumable, socket=name)
     from blockflow.net.tls import make_certificate
 
     advertised = socket.gethostname() if host in ("", "0.0.0.0", "::") else host

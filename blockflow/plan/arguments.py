@@ -86,6 +86,9 @@ def check_callable(task_id: str, name: str, function: Any) -> None:
 def takes_block(task_id: str, function: Callable[..., Any]) -> bool:
     """Whether a process function takes a block; if not it is a worker of its own.
 
+    It does if it requires one argument, takes any number, or has one called ``block``. An argument of another name
+    with a default (``lambda path=path: ...``) is how people keep a value.
+
     Raises:
         PlanError: It requires other arguments.
     """
@@ -101,7 +104,9 @@ def takes_block(task_id: str, function: Callable[..., Any]) -> bool:
             f"task {task_id!r}: process_function must take one block, or nothing; it requires {bare}. "
             "Bind the others with functools.partial, the block last"
         )
-    return bool(needed) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return bool(needed) or any(
+        p.kind is p.VAR_POSITIONAL or (p.name == "block" and p.kind is p.POSITIONAL_OR_KEYWORD) for p in parameters
+    )
 
 
 def check_takes_state(task_id: str, function: Callable[..., Any]) -> None:

@@ -130,7 +130,7 @@ class Task:
     grid: Grid = field(default=None, repr=False)  # type: ignore[assignment]
     """The blocks of this task: given in place of the three ROIs, or made from them."""
     max_workers: int | None = None
-    """Another name of `num_workers`."""
+    """Another name of `num_workers`, which is asked from then on: None in a task that is made."""
     voxel_size: Any = None
     """World units per voxel, per axis; if given, every ROI must measure whole voxels, and so must the context."""
     setup: Callable[[], Any] | None = None
@@ -316,6 +316,7 @@ class Task:
                     f"got {self.num_workers} and {self.max_workers}"
                 )
             self.num_workers = self.max_workers
+            self.max_workers = None  # or a copy with fewer num_workers would get the old number
         for name, least in (("num_workers", 1), ("max_retries", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:

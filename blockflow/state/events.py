@@ -92,6 +92,8 @@ class HeartbeatReceived(Struct, frozen=True, kw_only=True):
     """A worker is alive and renews its leases."""
 
     worker: int
+    seen: bool = False
+    """The driver sees that it lives; the worker has not said so."""
 
 
 class WorkerLeft(Struct, frozen=True, kw_only=True):

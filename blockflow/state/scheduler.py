@@ -219,6 +219,8 @@ class Scheduler:
                 done += self._reported(event, now)
             case ev.BlocksReturned():
                 self._returned(event, now)
+            case ev.HeartbeatReceived() if event.seen:
+                self._leases.renew(event.worker, now)
             case ev.HeartbeatReceived():
                 self._alive(event.worker, now)
             case ev.WorkerLeft():

@@ -1,10 +1,18 @@
 """What the launcher and the process that makes workers say to each other, over two pipes.
 
-An order is the number of a process and the length of its payload, 8 bytes each, and the payload. A report is three
-64-bit integers: what happened, the number of the process, and its process id or exit code.
+An order is three 64-bit integers, the number of a process, that of its task, and the length of what follows: what the
+process is told. With `FUNCTIONS` in place of the process, the functions of the task follow, once for all its processes,
+because with the values that they hold they may be large. A report is three 64-bit integers: what happened, the number
+of the process, and its process id or exit code.
 """
 
 from __future__ import annotations
+
+FUNCTIONS = -1
+"""In place of a process: what follows are the functions of a task."""
+
+ORDER_BYTES = 24
+"""Without what follows."""
 
 STARTED, ENDED = 0, 1
 """What is reported of a process."""
@@ -13,9 +21,24 @@ REPORT_BYTES = 24
 """Pipes keep such a small message in one piece."""
 
 
+def pack_order(process: int, task: int, length: int) -> bytes:
+    """The beginning of an order as bytes."""
+    return _pack(process, task, length)
+
+
+def unpack_order(data: bytes | bytearray) -> tuple[int, int, int]:
+    """Process, task, and the length of what follows.
+
+    >>> unpack_order(pack_order(FUNCTIONS, 3, 4711))
+    (-1, 3, 4711)
+    """
+    process, task, length = _unpack(data)
+    return process, task, length
+
+
 def pack_report(what: int, process: int, value: int) -> bytes:
     """A report as bytes."""
-    return b"".join(number.to_bytes(8, "little", signed=True) for number in (what, process, value))
+    return _pack(what, process, value)
 
 
 def unpack_reports(data: bytes) -> list[tuple[int, int, int]]:
@@ -24,5 +47,13 @@ def unpack_reports(data: bytes) -> list[tuple[int, int, int]]:
     >>> unpack_reports(pack_report(STARTED, 3, 4711) + pack_report(ENDED, 3, -9))
     [(0, 3, 4711), (1, 3, -9)]
     """
-    numbers = [int.from_bytes(data[place : place + 8], "little", signed=True) for place in range(0, len(data), 8)]
+    numbers = _unpack(data)
     return list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
+
+
+def _pack(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(8, "little", signed=True) for number in numbers)
+
+
+def _unpack(data: bytes | bytearray) -> list[int]:
+    return [int.from_bytes(data[place : place + 8], "little", signed=True) for place in range(0, len(data), 8)]

@@ -182,6 +182,10 @@ class WorkerSession:
         """Whether the driver has answered the last Hello."""
         return self.welcome is not None and 0 not in self._sent_at
 
+    def unanswered_for(self, now: float) -> float:
+        """For how many seconds the driver has left something unanswered that asks for an answer."""
+        return now - min(self._sent_at.values(), default=now)
+
     @property
     def heartbeat_seconds(self) -> float:
         """How often a heartbeat is due."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import zarr
@@ -17,6 +17,9 @@ import zarr
 from blockflow import Ledger, run_blockwise
 from tests.chaos import shards
 from tests.chaos.scene import PATIENCE, ROOT, ROUNDS, environment, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KILLS = 8
 DRIVER_KILLS = 2
@@ -89,4 +92,4 @@ def test_shards_are_whole_whoever_was_killed(tmp_path: Path, seed: int) -> None:
         if file.is_file():
             assert (store / file.relative_to(undisturbed)).read_bytes() == file.read_bytes()
     read, right = zarr.open_array(store, mode="r")[:], zarr.open_array(undisturbed, mode="r")[:]
-    assert (read == right).all()  # type: ignore[operator,union-attr]
+    assert (read == right).all()  # type: ignore[union-attr]

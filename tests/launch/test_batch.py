@@ -102,7 +102,8 @@ def queue() -> Queue:
 @pytest.fixture
 def fleet(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchFleet]:
     """A fleet that is in a hurry; nothing is left in the queue, or of its files."""
-    for name in ("GATHER_SECONDS", "FIRST_LOOK", "ENDING_LOOK", "FIRST_RETRY"):
+    monkeypatch.setattr(batch, "GATHER_SECONDS", 0.15)  # far longer than it takes to give orders
+    for name in ("FIRST_LOOK", "ENDING_LOOK", "FIRST_RETRY"):
         monkeypatch.setattr(batch, name, 0.01)
     monkeypatch.setattr(batch, "UNENDABLE_SECONDS", 0.3)
     made = BatchFleet(queue, directory=tmp_path, run="r")

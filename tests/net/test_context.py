@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from blockflow import Context
 from blockflow.errors import ConnectionFileError
 
-texts = st.text()
+texts = st.text() | st.binary().map(os.fsdecode) | st.sampled_from(["self", "cls"])
 
 
 @given(st.dictionaries(texts, texts))

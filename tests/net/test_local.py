@@ -78,7 +78,7 @@ def test_the_socket_goes_with_the_run(tmp_path: Path) -> None:
 def test_a_driver_that_is_gone_is_told_from_one_that_never_was_here(tmp_path: Path) -> None:
     directory = private_directory(tmp_path / "runs")
     listening = bind_here(str(directory), "run.socket")
-    connection = write_connection(directory, "run", (), "", socket=str(directory / "run.socket"))
+    connection = write_connection(directory, "run", (), "", socket="run.socket")
     listening.close()
     with pytest.raises(UnreachableError, match=r"run\.socket.*pass host= to run_blockwise") as gone:
         dial(connection)

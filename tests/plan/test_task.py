@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import re
 from dataclasses import replace
@@ -269,6 +270,11 @@ def test_max_workers_is_another_name_of_num_workers() -> None:
     refused(PlanError, "task 'plane': num_workers must be a whole number >= 1, got 0", max_workers=0)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_copy_may_have_another_number_of_workers(number: int) -> None:
+    assert dataclasses.replace(plane(max_workers=4), num_workers=number).num_workers == number
+
+
 def test_timeouts_must_be_numbers_of_seconds() -> None:
     assert plane(timeout="auto").timeout == "auto"
     for seconds in (1, 0.5, np.float32(0.5), np.int64(3)):
@@ -320,6 +326,8 @@ def wrapped(*args: Any, **kwargs: Any) -> None: ...
         (takes_block, True),
         (lambda block: block, True),
         (lambda block, factor=2: block, True),
+        (lambda block=None: block, True),
+        (lambda gain=2, block=None: block, True),
         (lambda *args: args, True),
         (lambda *args, **kwargs: args, True),
         (functools.partial(takes_two, gain=2), True),
@@ -336,6 +344,8 @@ def wrapped(*args: Any, **kwargs: Any) -> None: ...
         (lambda: None, False),
         (lambda **kwargs: None, False),
         (lambda *, gain=2: None, False),
+        (lambda *, block=None: None, False),
+        (functools.partial(lambda block: None, block=None), False),
         (lambda config="a.json": None, False),
         (functools.partial(takes_block, None), False),
         (functools.partial(takes_two, None, gain=2), False),

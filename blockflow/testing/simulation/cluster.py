@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from blockflow.testing.simulation.driver import Driver
     from blockflow.testing.simulation.profiles import Profile
 
-_EVENTS, _EVENTS_PER_BLOCK = 10_000, 500
+_STEPS, _STEPS_PER_BLOCK = 20_000, 1_000
 """A run in which more happens does not get anywhere."""
 
 _FEW_DELAYS = 50.0
@@ -97,11 +97,12 @@ class Cluster:
             for task in self.scenario.plan.tasks:
                 self.agenda.after(self.spread(self.weather.until), lambda number=task.number: self._by_hand(number))  # type: ignore[misc]
         self.driver.start()
-        most = _EVENTS + _EVENTS_PER_BLOCK * len(self.scenario.natures)
+        left = _STEPS + _STEPS_PER_BLOCK * len(self.scenario.natures)
         while not (self.gone_home and not self.workers):
+            left -= 1
             if not self.agenda.step():  # not even a beat of the driver
                 raise BrokenPromise("liveness", "nothing will ever happen again", self._unfinished())
-            if self.agenda.now > self.weather.latest_end or self.judge.events > most:
+            if self.agenda.now > self.weather.latest_end or left < 0:
                 raise BrokenPromise(
                     "liveness",
                     f"faults stopped at {self.weather.until:.0f} s, and the run not at {self.agenda.now:.0f} s, "

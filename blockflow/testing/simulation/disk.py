@@ -73,7 +73,8 @@ class SimulatedDisk:
         if file.data == file.durable:
             return
         kept = bytearray(file.durable)
-        grown = file.data[: self._random.randint(min(len(kept), len(file.data)), len(file.data))]
+        most = len(file.data)
+        grown = file.data[: self._random.choice((most, self._random.randint(min(len(kept), most), most)))]
         while len(kept) < len(grown):
             sector = grown[len(kept) : len(kept) + _SECTOR]
             kept += sector if self._random.random() < 0.7 else bytes(len(sector))

@@ -340,7 +340,7 @@ class Driver:
                 if self._cluster.is_stopped(line.pid):
                     self._cluster.kill(line.pid)
                 else:
-                    self._handle(ev.HeartbeatReceived(worker=worker))
+                    self._handle(ev.HeartbeatReceived(worker=worker, seen=True))
 
     # ------------------------------------------------------------------------------------------------ recounts
 

@@ -216,9 +216,7 @@ class Weather:
 
 def _hanging(cluster: Cluster) -> float:
     """Seconds that are lost to blocks that hang until their timeout."""
-    hanging = [
-        cluster.scenario.plan.tasks[task].task.timeout
-        for (task, _), nature in cluster.scenario.natures.items()
-        if nature.hangs or nature.seconds > 2.0 * cluster.lease
-    ]
-    return sum(limit for limit in hanging if isinstance(limit, float))
+    timeouts = [task.task.timeout for task in cluster.scenario.plan.tasks]
+    seconds = [timeout if isinstance(timeout, float) else 0.0 for timeout in timeouts]
+    natures = cluster.scenario.natures.items()
+    return sum(seconds[task] for (task, _), nature in natures if nature.hangs or nature.seconds > 2.0 * cluster.lease)
