@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import logging
-import os
-import socket
 import threading
 import time
 from collections import deque
@@ -29,11 +26,11 @@ from msgspec import structs
 
 from blockflow.aside import Aside
 from blockflow.errors import LedgerFullError, RemoteProtocolError
-from blockflow.net.connection_file import close_connection, write_connection
-from blockflow.net.listen import bind, bind_here
+from blockflow.net.connection_file import close_connection
+from blockflow.net.listen import listen
 from blockflow.net.server import Peer, WorkerServer
 from blockflow.outbox import Outbox
-from blockflow.place import is_dead, is_stopped, kill, this_place
+from blockflow.place import COORDINATOR_THREAD, is_dead, is_stopped, kill, this_place
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.switchboard import Close, Send
@@ -41,11 +38,13 @@ from blockflow.wire.framing import FrameReader
 from blockflow.wire.messages import LARGEST_HELLO
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable
     from pathlib import Path
 
     from blockflow.launch.crew import Crew
     from blockflow.ledger.run_ledger import RunLedger
+    from blockflow.monitor.jobs import Workforce
     from blockflow.net.connection_file import Connection
     from blockflow.state.records import Record
     from blockflow.state.scheduler import Scheduler
@@ -126,6 +125,8 @@ class Coordinator:
         self._host, self._listening = host, listening
         self.snapshot: dict[str, TaskState] = scheduler.task_states
         """How far the tasks have got; replaced, never changed."""
+        self.workforces: dict[str, Workforce] = {}
+        """By task that has jobs on clusters: how far these have come; replaced, never changed."""
         self.notices: deque[ev.TellFailure] = deque(maxlen=MOST_NOTICES)
         """Failures for people to read; whoever reads them takes them out."""
         self.error: BaseException | None = None
@@ -141,7 +142,7 @@ class Coordinator:
         """While the run is being stopped: how long blocks under way may take to end."""
         self._ended = threading.Event()
         self._first_actions: list[Action] = []
-        self._thread = threading.Thread(target=self._run_loop, name="blockflow-coordinator", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name=COORDINATOR_THREAD, daemon=True)
         self._checks = Aside("blockflow-checks")
         self._beginnings: dict[int, asyncio.Task[None]] = {}
         """By task: the call of its init callback."""
@@ -200,32 +201,18 @@ class Coordinator:
             await self._until_finished()
             await self._until_recorded()
             await self._send_home()
+            await self._until_recorded()  # that workers have gone: the next driver need not wait for them
         finally:
             close_connection(self.connection)  # first, so that workers who lose their connection learn why
             server.close_all()
             self.snapshot = self._scheduler.task_states
 
     def _listen(self) -> WorkerServer:
-        resumable = self._ledger is not None
-        if self._listening is None:
-            name = f"{self._run}.{os.getpid()}.socket"
-            try:
-                listening = bind_here(str(self._directory), name)
-            except OSError:
-                self._listening = bind(self._host, 0)  # a file system or a machine without such sockets
-            else:
-                self.connection = write_connection(self._directory, self._run, (), "", resumable=resumable, socket=name)
-                server = WorkerServer(None, self._serve)
-                server.add_socket(listening)
-                return server
-        from blockflow.net.tls import make_certificate
-
-        advertised = socket.gethostname() if self._host in ("", "0.0.0.0", "::") else self._host
-        addresses = ((advertised, int(self._listening.getsockname()[1])),)
-        pem = make_certificate(self._run, datetime.datetime.now(datetime.UTC))
-        self.connection = write_connection(self._directory, self._run, addresses, pem, resumable=resumable)
-        server = WorkerServer(self.connection.path, self._serve)
-        server.add_socket(self._listening)
+        listening, self.connection = listen(
+            self._directory, self._run, self._host, self._listening, resumable=self._ledger is not None
+        )
+        server = WorkerServer(None if self.connection.socket else self.connection.path, self._serve)
+        server.add_socket(listening)
         return server
 
     async def _until_finished(self) -> None:
@@ -258,6 +245,11 @@ class Coordinator:
                 next_snapshot = now + SNAPSHOT_SECONDS
                 for number, state in enumerate(self.snapshot.values()):
                     self._crew.trim(number, state.unended_count)
+                self.workforces = {
+                    task: self._crew.workforce(task, connected=len(self._scheduler.book(number).workers))
+                    for number, task in enumerate(self.snapshot)
+                    if self._crew.has_jobs(number)
+                }
 
     async def _until_recorded(self) -> None:
         """Wait until everything that has happened is durable."""
@@ -445,7 +437,7 @@ class Coordinator:
             if is_stopped(line.pid):
                 kill(line.pid)
             else:
-                self._handle(ev.HeartbeatReceived(worker=worker), now)
+                self._handle(ev.HeartbeatReceived(worker=worker, seen=True), now)
 
     def _collect_ended(self, now: float) -> None:
         for ended in self._crew.ended():

@@ -22,6 +22,7 @@ from blockflow.plan.launcher import has_local
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Mapping
+    from types import FrameType
 
     from blockflow.coordinator import Coordinator
     from blockflow.launch.local import LocalLauncher
@@ -130,7 +131,8 @@ def _coordinator(
     from blockflow.switchboard import Switchboard
 
     run = os.urandom(8).hex() if ledger is None else ledger.run_id
-    crew = Crew(scheduler.plan, launcher, logs=get_log_basedir() if ledger is None else ledger.logs)
+    logs = get_log_basedir() if ledger is None else ledger.logs
+    crew = Crew(scheduler.plan, launcher, logs=logs, adds_logs=ledger is not None)
     directory = _private_directory() if ledger is None else ledger.connection_directory
     switchboard = Switchboard(scheduler, run=run, lease_seconds=scheduler.lease_seconds, place=this_place())
     if ledger is not None:
@@ -144,19 +146,28 @@ def _coordinator(
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end this process in an orderly way, unless somebody else has something to do then."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    """Let SIGTERM end this run in an orderly way, unless somebody else has something to do then.
+
+    In a block of another run, this process is told to end as well, and nobody will wait for what runs in here.
+    """
+    from blockflow.net.signals import Signals
+
+    before = signal.getsignal(signal.SIGTERM)
+    inside_block = isinstance(getattr(before, "__self__", None), Signals)
+    if threading.current_thread() is not threading.main_thread() or not (before == signal.SIG_DFL or inside_block):
         yield
         return
 
-    def end(number: int, frame: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _watch(
@@ -178,15 +189,18 @@ def _watch(
         stop_event: Setting it stops the run.
         drain: Seconds that blocks under way may take to end after the first Ctrl-C; the second one stops at once.
     """
+    from blockflow.monitor.jobs import JobTeller
     from blockflow.monitor.summary import FailureTeller
 
-    teller = FailureTeller(plan)
+    teller, jobs = FailureTeller(plan), JobTeller()
 
     def show() -> None:
         while coordinator.notices:
             line = teller.line(coordinator.notices.popleft())
             if line is not None:
                 display.write(line)
+        for line in jobs.lines(coordinator.workforces, time.monotonic()) if display.talks else ():
+            display.write(line)
         display.update(coordinator.snapshot, time.monotonic())
 
     def watch() -> None:

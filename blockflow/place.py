@@ -10,6 +10,9 @@ import os
 import signal
 import socket
 
+COORDINATOR_THREAD = "blockflow-coordinator"
+"""Name of the thread that runs the loop of a driver, by which others of this process know that there is one."""
+
 
 def this_place() -> str:
     """The machine by name, and in which of its process numberings: two containers may have the same of the first.

@@ -147,6 +147,15 @@ def _problem(book: TaskBook) -> str | None:
     state = book.state
     left = state.total_block_count - state.completed_count - state.failed_count - state.orphaned_count
     name = repr(book.plan.task_id)
+    failure = book.first_blocks.failure
+    if book.given_up and failure is not None:
+        place = f" at {failure.where}" if failure.where else ""
+        told = book.final_failures or not failure.traceback
+        return (
+            f"task {name} was stopped early: its first {len(book.first_blocks)} blocks all failed with "
+            f"{failure.error}{place}, and none was done; {left} blocks were not tried. If others may succeed, "
+            f"Task(..., stop_if_all_fail=False) tries them all{'' if told else chr(10) + failure.traceback.rstrip()}"
+        )
     if book.pool.gave_up is not None:
         return f"task {name}: {book.pool.gave_up}; {left} blocks are left"
     if book.pool.exhausted:

@@ -65,7 +65,14 @@ def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Itera
         todo += scheduler.handle(ev.WorkerJoined(worker=worker, task=task.number), time.monotonic())
         todo += scheduler.handle(ev.BlocksAsked(worker=worker), time.monotonic())
     try:
-        while todo:
+        while True:
+            if not todo:
+                due = scheduler.next_deadline()
+                if due is None:
+                    break
+                time.sleep(max(0.0, due - time.monotonic()))  # a block has to wait before it runs again
+                todo += scheduler.handle(ev.Ticked(), time.monotonic())
+                continue
             instruction = todo.popleft()
             if isinstance(instruction, ev.RunChecks):
                 began = time.monotonic()

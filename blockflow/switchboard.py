@@ -131,8 +131,11 @@ class Switchboard:
             case wire.Returned():
                 return self.handle(ev.BlocksReturned(worker=line.worker, lease=message.lease, kept=message.kept), now)
             case wire.Heartbeat():
-                alive = Send(connection=connection, message=wire.Alive(message.number))
+                limit = _microseconds(self._scheduler.book(line.task).seconds_for())
+                alive = Send(connection=connection, message=wire.Alive(message.number, limit))
                 return [alive, *self.handle(ev.HeartbeatReceived(worker=line.worker), now)]
+            case wire.Goodbye() if message.under_way:
+                return self.handle(ev.WorkerEnding(worker=line.worker), now)
             case wire.Goodbye():
                 line.said_goodbye = True
                 del self._connection_of[line.worker]
@@ -198,13 +201,13 @@ class Switchboard:
 
     def _welcome(self, worker: int, task: int, *, watched: bool) -> wire.Welcome:
         plan = self._scheduler.plan.tasks[task]
-        timeout = plan.task.timeout
+        timeout = None if plan.task.timeout == "auto" else plan.task.timeout
         return wire.Welcome(
             worker,
             wire.layout_of(plan.grid),
             plan.total,
             round(self._lease_seconds * 1e6),
-            None if timeout is None else round(timeout * 1e6),
+            _microseconds(timeout),
             watched,
         )
 
@@ -249,7 +252,9 @@ class Switchboard:
             match instruction:
                 case ev.GrantLease():
                     runs = wire.pack_runs(instruction.indices.tolist())
-                    self._tell(actions, instruction.worker, wire.Granted(instruction.lease, instruction.attempt, runs))
+                    limit = _microseconds(instruction.timeout)
+                    granted = wire.Granted(instruction.lease, instruction.attempt, runs, limit)
+                    self._tell(actions, instruction.worker, granted)
                 case ev.RecallLease():
                     self._tell(actions, instruction.worker, wire.Recalled(instruction.lease))
                 case ev.DismissWorker():
@@ -266,6 +271,10 @@ class Switchboard:
         connection = self._connection_of.get(worker)
         if connection is not None:
             actions.append(Send(connection=connection, message=message))
+
+
+def _microseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e6)
 
 
 def _close(connection: int, line: Line, reason: str) -> Close:

@@ -37,10 +37,6 @@ _OWN_FILES = 4
 """Files that every worker has open: input, output, errors, and the directory that is being listed."""
 
 
-_GO = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-"""What a cluster sends to a job that has to end; LSF begins with the second, or at time limits with the third."""
-
-
 def work(link: Link, function: Callable[[Block], Any]) -> None:
     """Run a function on every block, until there are no more.
 
@@ -83,9 +79,7 @@ def be_worker(payload: dict[str, Any]) -> int:
         function()
         return 0
     try:
-        link = open_link(Context.from_env())
-        if link is not None and "grace" in payload:
-            _leave_when_told(link, payload["grace"])
+        link = open_link(Context.from_env(), payload.get("grace"))
         if link is not None and setup is None:
             work(link, function)
             link.close()
@@ -101,29 +95,13 @@ def be_worker(payload: dict[str, Any]) -> int:
     return 0
 
 
-def _leave_when_told(link: Link, grace: Callable[[], float]) -> None:
-    """Let signals of the cluster mean: finish the block, if that does not take longer than it waits, and go."""
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-
-    def wait() -> None:
-        # A thread, as signal handlers do not run while the main one is in a long call of C code.
-        while os.read(told, 1)[0] not in _GO:
-            pass
-        link.leave_in(grace())
-
-    for sign in _GO:
-        signal.signal(sign, lambda number, frame: link.leave_in(grace()))
-    signal.set_wakeup_fd(tell)
-    threading.Thread(target=wait, name="blockflow-told", daemon=True).start()
-
-
 def _take_over(payload: dict[str, Any]) -> None:
     """Make this process look like the one that started it."""
     log = payload["log"]
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         if log is not None:
-            file = os.open(log + suffix, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            how = os.O_APPEND if payload["adds"] else os.O_TRUNC
+            file = os.open(log + suffix, os.O_WRONLY | os.O_CREAT | how, 0o644)
             os.dup2(file, descriptor)
             os.close(file)
     for stream in (sys.stdout, sys.stderr):

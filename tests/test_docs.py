@@ -17,7 +17,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-NOT_RUN = {"docs/recipes/background.md": "reads a measurement; tests/test_examples.py runs examples/background.py"}
+NOT_RUN = {
+    "docs/howto/dask.md": "needs a dask cluster; tests/cluster/test_pages.py runs it",
+    "docs/howto/lsf.md": "needs LSF; tests/cluster/test_pages.py runs it with stand-ins",
+    "docs/howto/slurm.md": "needs Slurm; tests/cluster/test_pages.py runs it",
+    "docs/recipes/background.md": "reads a measurement; tests/test_examples.py runs examples/background.py",
+}
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 

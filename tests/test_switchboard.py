@@ -245,11 +245,27 @@ def test_blocks_can_be_returned() -> None:
     assert scheduler.task_states["t"].ready_count == 3
 
 
-def test_a_recall_is_passed_on() -> None:
+def test_a_dismissal_is_passed_on() -> None:
     _, board = board_of(line_of_blocks(3))
     joined(board)
     say(board, 0, ASK)
-    assert told(board.handle(ev.StopAsked(), 0.0)) == [wire.Recalled(1)]
+    assert told(board.handle(ev.StopAsked(), 0.0)) == [wire.Finished()]
+
+
+def test_a_recall_is_passed_on() -> None:
+    _, board = board_of(line_of_blocks(9), largest_lease=9)
+    joined(board)
+    joined(board, 1)
+    say(board, 0, ASK)
+    granted = told(say(board, 0, wire.Report(1, 1, 1, None, True, 2)))[-1]
+    assert granted == wire.Granted(2, 2, (1, 2))
+    held, now = 0, 0.0
+    while answers := [answer for answer in told(say(board, 1, ASK, now), 1) if isinstance(answer, wire.Granted)]:
+        (mine,) = answers
+        held = sum(mine.runs[1::2])
+        say(board, 1, wire.Report(mine.lease, held, 10**6 * held, None, False, 3), now)
+    assert held
+    assert told(board.handle(ev.Ticked(), now + 1.0)) == [wire.Recalled(2)]
 
 
 def test_a_worker_that_is_gone_is_told_nothing() -> None:
@@ -317,6 +333,105 @@ def test_random_conversations_change_nothing_but_their_own_connection() -> None:
             say(board, 0, dice.choice(messages))
             scheduler.validate()
         assert told(say(board, 1, wire.Heartbeat(1)), 1) == [wire.Alive(1)]
+
+
+# ---------------------------------------------------------------------------------------------- workers that are back
+
+
+def back(worker: int, host: str = "host", pid: int = 77) -> wire.Hello:
+    return wire.Hello(wire.PROTOCOL, RUN, "t", None, host, pid, worker)
+
+
+def test_a_worker_that_is_back_claims_what_it_holds() -> None:
+    scheduler, board = board_of(line_of_blocks(3))
+    joined(board)
+    (_, granted) = told(say(board, 0, ASK))
+    assert isinstance(granted, wire.Granted)
+    board.disconnected(0, 1.0)
+    board.connected(1)
+    (welcome,) = told(say(board, 1, back(0), 2.0), 1)
+    assert isinstance(welcome, wire.Welcome)
+    assert welcome.worker == 0
+    claim = wire.Held(granted.lease, granted.attempt, granted.runs, 7)
+    assert told(say(board, 1, claim, 2.0), 1) == [wire.Acknowledged(7, granted.lease, False)]
+    unknown = wire.Held(99, 99, (2, 1), 8)
+    assert told(say(board, 1, unknown, 2.0), 1) == [wire.Acknowledged(8, 99, True)]
+    assert scheduler.task_states["t"].processing_count == 1
+
+
+def test_a_worker_may_be_back_before_the_end_of_its_connection_is_noticed() -> None:
+    scheduler, board = board_of(line_of_blocks(3))
+    joined(board)
+    say(board, 0, ASK)
+    board.connected(1)
+    actions = say(board, 1, back(0))
+    assert actions[0] == Close(connection=0, reason="")
+    assert isinstance(told(actions, 1)[0], wire.Welcome)
+    assert say(board, 0, wire.Heartbeat(3)) == [], "the old one is not heard any more"
+    assert board.disconnected(0, 1.0) == []
+    assert scheduler.task_states["t"].processing_count == 1
+
+
+@pytest.mark.parametrize(
+    ("hello", "reason"),
+    [
+        (back(0, pid=78), "worker 0 is process 77 on host, and is connected"),
+        (back(0, host="other"), "worker 0 is process 77 on host, and is connected"),
+        (back(5), "worker 5 says that it is back, and was never here"),
+    ],
+)
+def test_nobody_can_be_a_worker_that_he_is_not(hello: wire.Hello, reason: str) -> None:
+    _, board = board_of(line_of_blocks(3))
+    joined(board)
+    board.connected(1)
+    assert say(board, 1, hello) == [Close(connection=1, reason=reason)]
+    assert told(say(board, 0, wire.Heartbeat(1))) == [wire.Alive(1)]
+
+
+@pytest.mark.parametrize("runs", [(), (0, 4), (1, 0)])
+def test_a_claim_must_be_one_of_blocks(runs: tuple[int, ...]) -> None:
+    _, board = board_of(line_of_blocks(3))
+    joined(board)
+    (close,) = say(board, 0, wire.Held(1, 1, runs, 7))
+    assert isinstance(close, Close)
+
+
+def test_nothing_can_be_claimed_later() -> None:
+    _, board = board_of(line_of_blocks(3))
+    joined(board)
+    say(board, 0, ASK)
+    assert say(board, 0, wire.Held(1, 1, (0, 1), 7)) == [Close(connection=0, reason="worker 0 claims lease 1 too late")]
+
+
+# ----------------------------------------------------------------------------------------------- timeouts and ends
+
+
+def test_a_task_without_a_timeout_of_its_own_finds_one() -> None:
+    _, board = board_of(line_of_blocks(20, timeout="auto"))
+    board.connected(0)
+    (welcome,) = told(say(board, 0, hello()))
+    assert isinstance(welcome, wire.Welcome)
+    assert welcome.timeout_microseconds is None
+    say(board, 0, ASK)
+    for lease in range(1, 6):
+        assert told(say(board, 0, wire.Heartbeat(1))) == [wire.Alive(1)]
+        answer = told(say(board, 0, wire.Report(lease, 1, 30_000_000, None, True, 1)))
+        granted = answer[-1]
+        assert isinstance(granted, wire.Granted)
+        assert granted.timeout_microseconds == (300_000_000 if lease == 5 else None)
+    assert told(say(board, 0, wire.Heartbeat(1))) == [wire.Alive(1, 300_000_000)]
+
+
+def test_a_worker_that_ends_in_the_middle_keeps_its_blocks_until_its_connection_ends() -> None:
+    scheduler, board = board_of(line_of_blocks(1, max_retries=0))
+    joined(board)
+    joined(board, 1)
+    say(board, 0, ASK)
+    say(board, 1, ASK)
+    assert say(board, 0, wire.Goodbye("told to end", True)) == []
+    assert scheduler.task_states["t"].processing_count == 1, "it may still write"
+    assert told(board.disconnected(0, 1.0), 1) == [wire.Granted(2, 2, (0, 1))]
+    assert not scheduler.book(0).mishaps, "and nobody is to blame"
 
 
 # ------------------------------------------------------------------------------------------------------ simulation

@@ -60,6 +60,13 @@ class MemmapHandle:
     strides: tuple[int, ...]
     """In bytes."""
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The bytes of the file between which all elements are, half-open."""
+        steps = [(extent - 1) * stride for extent, stride in zip(self.shape, self.strides, strict=True)]
+        begin = self.offset + sum(step for step in steps if step < 0)
+        return begin, self.offset + sum(step for step in steps if step > 0) + self.dtype.itemsize
+
     def open(self) -> np.ndarray[Any, Any]:
         """The map or view again.
 

@@ -54,13 +54,6 @@ class Standing:
     reason: str = ""
     """Why the oldest of those that wait does so, in the cluster's words."""
 
-    def __add__(self, other: Standing) -> Standing:
-        return Standing(
-            waiting=self.waiting + other.waiting,
-            running=self.running + other.running,
-            reason=self.reason or other.reason,
-        )
-
 
 class Fleet(Protocol):
     """Starts, watches and ends workers."""

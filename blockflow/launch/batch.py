@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("blockflow")
 
 GATHER_SECONDS = 0.05
-"""Orders that come within this time are submitted together."""
+"""Orders that come within this time of one another are submitted together."""
 
 FIRST_LOOK = 0.5
 """Seconds until the queue is looked at again after something changed; half as much longer each time nothing did."""
@@ -241,13 +241,22 @@ class BatchFleet:
         self._call_off()
         fresh = [worker for worker in self._snapshot() if worker.member is None]
         if fresh and now >= self._retry.due:
-            time.sleep(GATHER_SECONDS)
+            self._gather()
             self._submit_all()
         if self._ending or self._look_asked:
             self._look_asked = False
             self._next_look = min(self._next_look, now + ENDING_LOOK)
         if time.monotonic() >= self._next_look:
             self._look()
+
+    def _gather(self) -> None:
+        """Wait until no more orders come, for half a second at most."""
+        known = -1
+        for _ in range(10):
+            if len(self._workers) == known or self._kill_at is not None:
+                return
+            known = len(self._workers)
+            time.sleep(GATHER_SECONDS)
 
     def _snapshot(self) -> list[_Worker]:
         with self._lock:

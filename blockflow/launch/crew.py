@@ -19,8 +19,9 @@ from blockflow.state.events import ProcessEnded
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from blockflow.launch.base import Fleet, JobEnd, Standing
+    from blockflow.launch.base import Fleet, JobEnd
     from blockflow.launch.local import Exit, LocalLauncher
+    from blockflow.monitor.jobs import Workforce
     from blockflow.net.connection_file import Connection
     from blockflow.plan.launcher import Launcher
     from blockflow.plan.plan import Plan
@@ -45,13 +46,14 @@ class Crew:
         plan: The tasks that they work for.
         launcher: Starts those of this machine.
         logs: Directory of what they print; None for the terminal.
+        adds_logs: What earlier lives of the driver have left there stays.
 
     Raises:
         NotShippableError: A process function cannot be sent to a process.
         RunError: No process can be started on this machine.
     """
 
-    def __init__(self, plan: Plan, launcher: LocalLauncher, *, logs: Path | None) -> None:
+    def __init__(self, plan: Plan, launcher: LocalLauncher, *, logs: Path | None, adds_logs: bool = False) -> None:
         self._plan = plan
         self._functions = [pack_functions(task.task) for task in plan.tasks]
         self._launcher = launcher
@@ -61,6 +63,7 @@ class Crew:
         self._connection: Connection | None = None
         self._logs = None if logs is None else logs.absolute()
         """Not relative to a directory that user code may change."""
+        self._adds_logs = adds_logs
         self._tasks: dict[int, int] = {}
         """By process: the task that it works for."""
         self._sources = [_sources(task.launchers, task.workers) for task in plan.tasks]
@@ -96,18 +99,17 @@ class Crew:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
         planned = self._plan.tasks[task].task
-        payload = payload_for(planned, self.context(process, task), log)
+        payload = payload_for(planned, self.context(process, task), log, adds=self._adds_logs)
         source = next(each for each in self._sources[task] if len(each.processes) < each.size)
         source.processes.add(process)
         if source.launcher is None:
             self._launcher.start(process, task, pickle.dumps(payload))
             return
         from blockflow.launch.base import Order
-        from blockflow.launch.fleets import warning_of
+        from blockflow.launch.fleets import timing_of
 
         output = str(log.parent.resolve() / "job") if log is not None else f"{self._private / self._run}.job"
-        notice, patience = warning_of(source.launcher)
-        payload = payload_for_job(payload, self._functions[task], notice=notice, patience=patience, output=output)
+        payload = payload_for_job(payload, self._functions[task], timing_of(source.launcher), output=output)
         order = Order(process=process, task=planned.task_id, launcher=source.launcher, payload=payload)
         self._fleet(source.launcher).start(order)
 
@@ -134,16 +136,26 @@ class Crew:
         for fleet in self._fleets.values():
             fleet.look()
 
-    def standing(self) -> dict[str, Standing]:
-        """By task that has jobs on clusters: how far these have come."""
-        from blockflow.launch.base import Standing
+    def has_jobs(self, task: int) -> bool:
+        """Whether a task has workers that are no processes of this machine."""
+        return any(source.launcher is not None and source.processes for source in self._sources[task])
 
-        found: dict[str, Standing] = {}
-        for fleet in self._fleets.values():
-            for task, standing in fleet.standing().items():
-                before = found.get(task, Standing(waiting=0, running=0))
-                found[task] = before + standing
-        return found
+    def workforce(self, task: str, *, connected: int) -> Workforce:
+        """How far a task's workers on clusters have come.
+
+        Args:
+            task: Id of the task.
+            connected: Its workers that are connected.
+        """
+        from blockflow.monitor.jobs import Workforce
+
+        known = [standing[task] for fleet in self._fleets.values() if task in (standing := fleet.standing())]
+        return Workforce(
+            waiting=sum(each.waiting for each in known),
+            running=sum(each.running for each in known),
+            connected=connected,
+            reason=next((each.reason for each in known if each.reason), ""),
+        )
 
     def trim(self, task: int, blocks: int) -> None:
         """Call off jobs that have not begun and are more than there are blocks left.
@@ -213,10 +225,10 @@ class Crew:
 
     def _payload_by_hand(self, task: int) -> dict[str, Any]:
         """What a worker is told that somebody starts; it prints to the terminal."""
-        from blockflow.launch.fleets import USUAL_PATIENCE
+        from blockflow.launch.fleets import timing_of
 
-        payload = payload_for(self._plan.tasks[task].task, self.context(None, task), None)
-        return payload_for_job(payload, self._functions[task], notice=0, patience=USUAL_PATIENCE, output="")
+        payload = payload_for(self._plan.tasks[task].task, self.context(None, task), None, adds=False)
+        return payload_for_job(payload, self._functions[task], timing_of(None), output="")
 
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:
         log = self._log(end.process)

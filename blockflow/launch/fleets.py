@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockflow.launch.job import Timing
 from blockflow.launch.launchers import LSF, Command, Dask, Slurm
+from blockflow.launch.limits import seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,27 +16,25 @@ if TYPE_CHECKING:
     from blockflow.plan.launcher import Launcher
 
 
-def warning_of(launcher: Launcher) -> tuple[float, float]:
-    """When is a worker told to go, and how long has it then?
+USUAL_PATIENCE = 25.0
+"""Seconds that a worker has which is told to go: Kubernetes and most others kill it 30 s later."""
 
-    Returns:
-        Seconds before the time limit at which the cluster tells it; seconds that it has in any other case.
-    """
+
+def timing_of(launcher: Launcher | None) -> Timing:
+    """What a worker has to know about time; None for one that somebody starts by hand."""
     match launcher:
         case Slurm():
             from blockflow.launch import slurm_script
 
-            return slurm_script.notice_of(launcher), slurm_script.PATIENCE
+            notice, patience = slurm_script.notice_of(launcher), slurm_script.PATIENCE
         case LSF():
             from blockflow.launch import lsf_script
 
-            return lsf_script.notice_of(launcher), lsf_script.PATIENCE
+            notice, patience = lsf_script.notice_of(launcher), lsf_script.PATIENCE
         case _:
-            return 0.0, USUAL_PATIENCE
-
-
-USUAL_PATIENCE = 25.0
-"""Seconds that a worker has which is told to go: Kubernetes and most others kill it 30 s later."""
+            return Timing(limit=None, notice=0, patience=USUAL_PATIENCE)
+    limit = None if launcher.time is None else seconds(launcher.time)
+    return Timing(limit=limit, notice=notice, patience=patience)
 
 
 def make_fleet(launcher: Launcher, *, directory: Path, run: str) -> Fleet:

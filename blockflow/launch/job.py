@@ -11,7 +11,7 @@ import pickle
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blockflow.launch.handover import read_handover
 from blockflow.worker import be_worker
@@ -23,26 +23,52 @@ MARGIN = 5.0
 """Seconds that are left for leaving, before the end of the job."""
 
 
-def grace_of(environment: Mapping[str, str], now: float, *, notice: float, patience: float) -> float:
+class Timing(NamedTuple):
+    """What a worker in a job has to know about time, in seconds."""
+
+    limit: float | None
+    """How long the job may run; None if nobody has said it."""
+    notice: float
+    """How long before that the cluster tells it to go."""
+    patience: float
+    """How long it has when it is told to go at any other time."""
+
+
+def grace_of(timing: Timing, end: float | None, now: float) -> float:
     """How long a worker that is told to go may take to finish its block, in seconds.
 
-    If the job's time limit is near, that is the reason, and there is time until then; else it is preempted.
+    If the end of the job is near, that is the reason, and there is time until then; else it is preempted.
 
-    >>> grace_of({"SLURM_JOB_END_TIME": "1100"}, 1000.0, notice=90, patience=25)
+    >>> grace_of(Timing(limit=None, notice=90, patience=25), 1100.0, 1000.0)
     95.0
-    >>> grace_of({"SLURM_JOB_END_TIME": "9999"}, 1000.0, notice=90, patience=25)
+    >>> grace_of(Timing(limit=None, notice=90, patience=25), 9999.0, 1000.0)
     25
 
     Args:
-        environment: That of the job.
-        now: The time, as seconds of the Unix epoch.
-        notice: Seconds before the time limit at which the cluster warns.
-        patience: Seconds between SIGTERM and SIGKILL, if it is not about the time limit.
+        timing: What is known about time.
+        end: When the time of the job is up, as seconds of the Unix epoch; None if nobody knows.
+        now: The time.
     """
-    end = environment.get("SLURM_JOB_END_TIME", "")
-    left = float(end) - now if end.isdecimal() else 0.0
-    is_limit = 0 < left <= notice + 70  # Slurm may be a minute early
-    return max(left - MARGIN, 0.0) if is_limit else patience
+    left = 0.0 if end is None else end - now
+    is_limit = 0 < left <= timing.notice + 70  # Slurm may be a minute early
+    return max(left - MARGIN, 0.0) if is_limit else timing.patience
+
+
+def end_of(timing: Timing, environment: Mapping[str, str], started: float) -> float | None:
+    """When the time of a job is up, as seconds of the Unix epoch; None if nobody knows.
+
+    >>> end_of(Timing(limit=600, notice=0, patience=25), {}, 1000.0)
+    1600.0
+
+    Args:
+        timing: What is known about time.
+        environment: That of the job; newer versions of Slurm say it there.
+        started: When its worker started, a moment after the job.
+    """
+    said = environment.get("SLURM_JOB_END_TIME", "")
+    if said.isdecimal():
+        return float(said)
+    return None if timing.limit is None else started + timing.limit
 
 
 def main(arguments: list[str]) -> int:
@@ -70,8 +96,11 @@ def _settled(payload: dict[str, Any]) -> dict[str, Any]:
     """A payload that fits this job: its own interpreter's places of modules, and its own time."""
     own = [place for place in sys.path if place not in payload["path"]]
 
+    timing = Timing(*payload["timing"])
+    end = end_of(timing, os.environ, time.time())
+
     def grace() -> float:
-        return grace_of(os.environ, time.time(), notice=payload["notice"], patience=payload["patience"])
+        return grace_of(timing, end, time.time())
 
     return {**payload, "path": [*payload["path"], *own], "grace": grace}
 

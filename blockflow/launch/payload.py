@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from pathlib import Path
 
+    from blockflow.launch.job import Timing
     from blockflow.net.context import Context
     from blockflow.plan.task import Task
 
@@ -64,17 +65,19 @@ def pack_functions(task: Task) -> bytes:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def payload_for(task: Task, context: Context, log: Path | None) -> dict[str, Any]:
+def payload_for(task: Task, context: Context, log: Path | None, *, adds: bool) -> dict[str, Any]:
     """Everything that a worker process of this machine is told, but for its functions.
 
     Args:
         task: What it works for.
         context: What it has to know about the run.
         log: Its output goes to this path with ``.out`` and ``.err`` added; None for the terminal.
+        adds: What is there already stays in front of it.
     """
     return {
         "task": task.task_id,
         "log": None if log is None else str(log.resolve()),
+        "adds": adds,
         "takes_block": task.takes_block,
         "directory": os.getcwd(),
         "path": [entry or os.getcwd() for entry in sys.path],
@@ -83,24 +86,20 @@ def payload_for(task: Task, context: Context, log: Path | None) -> dict[str, Any
     }
 
 
-def payload_for_job(
-    payload: dict[str, Any], functions: bytes, *, notice: float, patience: float, output: str
-) -> dict[str, Any]:
+def payload_for_job(payload: dict[str, Any], functions: bytes, timing: Timing, *, output: str) -> dict[str, Any]:
     """What a worker is told that another machine starts, with an interpreter of its own.
 
     Args:
         payload: What a process of this machine would be told.
         functions: The task's functions, packed.
-        notice: Seconds before its time limit at which the cluster tells it to go.
-        patience: Seconds that it has when it is told to go at any other time.
+        timing: What it has to know about time.
         output: Path, without suffix, of what its job prints before it takes over.
     """
     return {
         **payload,
         "functions": functions,
         "path": places_of_modules(),
-        "notice": notice,
-        "patience": patience,
+        "timing": tuple(timing),
         "job_log": output,
     }
 

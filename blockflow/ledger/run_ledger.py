@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, assert_never
 
@@ -11,7 +12,7 @@ from blockflow.errors import LedgerError, LedgerFullError
 from blockflow.ledger import records as rec
 from blockflow.state import records as said
 from blockflow.state.restoring import TaskHistory
-from blockflow.state.task_book import Mishaps
+from blockflow.state.retries import Mishaps
 from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:
@@ -108,10 +109,14 @@ class RunLedger:
     def fold_if_due(self) -> None:
         """Make a snapshot where the journal has become long; may take seconds, beside what is written meanwhile."""
         if self._store.fold_is_due:
-            self._store.fold()
+            with contextlib.suppress(LedgerFullError):  # everything is in the journal; it is tried again
+                self._store.fold()
 
     def close(self) -> str | None:
-        """Make a snapshot that shows how every block ended, and let go; what kept it from being made, if anything did."""
+        """Make a snapshot that shows how every block ended, and let go; returns what kept it from being made.
+
+        None if nothing did. Without a snapshot everything is in the journal all the same.
+        """
         trouble = None
         if self._scheduler is not None:
             books = [self._scheduler.book(task.number) for task in self._scheduler.plan.tasks]

@@ -25,6 +25,9 @@ LINES_SECONDS = 10.0
 class Display(Protocol):
     """Shows how far a run is."""
 
+    talks: bool
+    """Whether people want to hear of more than failures."""
+
     def update(self, states: Mapping[str, TaskState], now: float) -> None:
         """Show new numbers."""
 
@@ -47,6 +50,8 @@ def make_display(*, progress: bool) -> Display:
 class Silence:
     """Shows nothing but lines."""
 
+    talks = False
+
     def update(self, states: Mapping[str, TaskState], now: float) -> None:
         """Show nothing."""
 
@@ -61,6 +66,8 @@ class Silence:
 
 class Lines(Silence):
     """A line per task, now and then."""
+
+    talks = True
 
     def __init__(self) -> None:
         self._rates: dict[str, Rate] = {}
@@ -92,6 +99,8 @@ class Lines(Silence):
 
 class Bars:
     """A bar per task."""
+
+    talks = True
 
     def __init__(self) -> None:
         self._rates: dict[str, Rate] = {}

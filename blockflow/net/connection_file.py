@@ -29,6 +29,8 @@ _KEPT_SECONDS = 7 * 24 * 3600
 """How long the file of a finished run is kept for workers that come too late."""
 
 _SUFFIX = ".connection"
+_SOCKET = ".socket"
+_DRAFT = ".draft"
 
 _LONGEST_LINE = 64 * 1024
 """Bytes; of a longer line, which is none of ours, no more is read."""
@@ -82,6 +84,11 @@ def private_directory(directory: Path) -> Path:
     return directory
 
 
+def socket_name(run: str) -> str:
+    """Name of the socket of this driver of a run."""
+    return f"{run}.{os.getpid()}{_SOCKET}"
+
+
 def write_connection(
     directory: Path,
     run: str,
@@ -103,7 +110,7 @@ def write_connection(
     """
     path = directory.resolve() / f"{run}{_SUFFIX}"
     first = msgspec.json.encode(_FirstLine(VERSION, run, addresses, resumable, socket)).decode()
-    draft = directory / f".{run}.{os.getpid()}.draft"
+    draft = directory / f".{run}.{os.getpid()}{_DRAFT}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(descriptor, 0o600)
@@ -112,6 +119,16 @@ def write_connection(
     return Connection(
         run=run, addresses=addresses, path=str(path), resumable=resumable, socket=_beside(str(path), socket)
     )
+
+
+def remove_remains(directory: Path, run: str) -> None:
+    """Remove what drivers of a run have left that were killed; to be called by the one that has taken it over.
+
+    Their sockets are of no use, and a draft may hold a key.
+    """
+    for pattern in (f"{run}.*{_SOCKET}", f".{run}.*{_DRAFT}"):
+        for file in directory.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def close_connection(connection: Connection) -> None:

@@ -2,7 +2,8 @@
 
 Worker scripts are synchronous, so the caller blocks while it waits for a block. A second thread reads what the driver
 sends, sends heartbeats, and watches the clock: it ends the process when a block takes longer than its timeout, and
-when the driver has not answered for so long that the blocks held here may have been given to somebody else.
+when the driver has not answered for so long that the blocks held here may have been given to somebody else. It also
+listens to signals, and looks when the job ends (:mod:`blockflow.wire.ending`).
 
 When the connection is lost, work goes on, and a third thread looks for the driver until the blocks held here are not
 the worker's own any more: at the old address, or where a driver that was started again listens now.
@@ -22,14 +23,17 @@ from typing import TYPE_CHECKING, NoReturn
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
 from blockflow.net.connection_file import Connection, read_connection
 from blockflow.net.dial import dial
-from blockflow.place import this_place
+from blockflow.net.signals import HEARD, IN_JOBS, Signals
+from blockflow.place import COORDINATOR_THREAD, this_place
 from blockflow.plan.block import Block
-from blockflow.wire.failures import FailureText
+from blockflow.wire.ending import Advice, Ending, time_limit
+from blockflow.wire.failures import LONGEST_ERROR, FailureText
 from blockflow.wire.framing import frame
-from blockflow.wire.messages import Finished, decode_from_driver, encode
+from blockflow.wire.messages import decode_from_driver, encode
 from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from blockflow.net.context import Context
@@ -43,10 +47,12 @@ LONGEST_WAIT = 5.0
 PART_SECONDS = 2.0
 """How long the driver may take to answer a goodbye by closing the connection."""
 
+RUN_SECONDS = 0.8
+"""How long a run inside a block may take to end: less than processes are given to end before they are killed."""
+
 EXIT_TIMEOUT = 70
 EXIT_FENCED = 75
-EXIT_LEFT = 76
-"""Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h, and one of our own."""
+"""Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
 
 
 class Link:
@@ -54,6 +60,7 @@ class Link:
 
     def __init__(self, connection: Connection, *, task: str, process: int | None) -> None:
         self._path = connection.path
+        self._resumable = connection.resumable
         self._task = task
         self._process = process
         self._pipe: Pipe | None = None
@@ -70,18 +77,25 @@ class Link:
         self._closed = False
         self._current: dict[tuple[int, int], tuple[Given, float]] = {}
         """By lease and position: blocks that the user's code is at work on, oldest first, and since when."""
-        self._leave_by: float | None = None
-        """When this worker, which was told to go, leaves even if its block is not done."""
+        self._armed: float | None = None
+        """When a thread that needs no lock ends this process."""
+        self._ending = Ending()
+        self._grace: Callable[[], float] | None = None
+        self._signals: Signals | None = None
+        """None if somebody else listens to signals."""
         self._thread = threading.Thread(target=self._keep_alive, name="blockflow-link", daemon=True)
 
     @classmethod
-    def open(cls, connection: Connection, *, task: str, process: int | None) -> Link | None:
+    def open(
+        cls, connection: Connection, *, task: str, process: int | None, grace: Callable[[], float] | None = None
+    ) -> Link | None:
         """Connect to a run and join it.
 
         Args:
             connection: Where the run listens.
             task: The task to work for.
             process: Number of the process that the driver started.
+            grace: In a job: how many seconds are left when it is told to end.
 
         Returns:
             The link; None if the run is over.
@@ -93,7 +107,11 @@ class Link:
         if connection.finished:
             return None
         link = cls(connection, task=task, process=process)
+        limit = time_limit(os.environ)
+        link._ending = Ending(None if limit is None else _now() + limit - time.time())
         link._pipe = link._join(connection)
+        link._grace = grace
+        link._signals = Signals.listen(HEARD if grace is None else IN_JOBS)
         link._thread.start()
         link._look_when_woken()
         return link
@@ -141,12 +159,7 @@ class Link:
                 if given is not None:
                     self._current[given.lease.number, given.position] = given, now
                     self._flush()
-                    if self._timeout is not None:
-                        # For C code that keeps Python's lock, where the second thread cannot run: dumped and ended
-                        # by a thread that needs no lock.
-                        faulthandler.dump_traceback_later(
-                            2 * self._timeout + 1.0, exit=True, file=sys.__stderr__ or sys.stderr
-                        )
+                    self._arm(now)
                     break
                 if self._session.finished or self._closed or self._over:
                     return None
@@ -170,9 +183,10 @@ class Link:
         """
         with self._changed:
             self._current.pop((given.lease.number, given.position), None)
-            if self._timeout is not None and not self._current:
-                faulthandler.cancel_dump_traceback_later()
-            self._session.block_done(given, failure, seconds, _now(), asks=asks)
+            now = _now()
+            self._arm(now)
+            self._ending.measured(seconds)
+            self._session.block_done(given, failure, seconds, now, asks=asks)
             self._flush()
 
     def close(self, reason: str = "") -> None:
@@ -189,17 +203,10 @@ class Link:
                 pipe.wake()
             self._changed.notify_all()
         self._thread.join(timeout=1.0)
+        if self._signals is not None:
+            self._signals.close()
         if pipe is not None:
             pipe.close()
-
-    def leave_in(self, seconds: float) -> None:
-        """Take no more blocks, and leave when the present one is done; may be called by a signal handler.
-
-        Args:
-            seconds: After this time the process ends, and the block is given back.
-        """
-        if self._leave_by is None:
-            self._leave_by = _now() + seconds  # the second thread does the rest: here the lock may be taken
 
     # ------------------------------------------------------------------------------------- under the lock
 
@@ -244,20 +251,22 @@ class Link:
                 if self._closed:
                     return
                 now = _now()
+                self._watch(now)  # first: an answer that comes too late must not revive what is not ours any more
                 self._receive()
-                self._go_if_told(now)
+                self._arm(now)
+                self._end_in_time(now)
                 if self._pipe is not None and now >= next_heartbeat:
                     self._session.heartbeat(now)
                     next_heartbeat = now + self._session.heartbeat_seconds
                 self._flush()
                 self._changed.notify_all()
-                self._watch(now)
+                self._watch(_now())
                 wait = self._until_due(now, next_heartbeat)
                 pipe = self._pipe
                 if pipe is None:
                     self._changed.wait(min(max(wait, 0.01), 0.1))
             if pipe is not None:
-                pipe.wait(wait)
+                pipe.wait(wait, -1 if self._signals is None else self._signals.fileno())
 
     def _look_when_woken(self) -> None:
         """Look at the clock before anything else when the process goes on after it was stopped.
@@ -282,38 +291,59 @@ class Link:
         if before is not None:  # somebody else's, and not Python's
             signal.signal(signal.SIGCONT, woken)
 
-    def _go_if_told(self, now: float) -> None:
-        """Do what :meth:`leave_in` asked for."""
-        if self._leave_by is None:
-            return
-        if not self._session.finished:
-            self._session.receive(Finished())
-        if now > self._leave_by and self._current:
-            self._session.goodbye("told to go, and its block takes longer", now)
-            self._flush()
-            os._exit(EXIT_LEFT)
-
     def _until_due(self, now: float, next_heartbeat: float) -> float:
         """Seconds until the clock has to be looked at."""
         due = [next_heartbeat, now + 1.0]
-        timeout = self._timeout
+        if self._session.holds and self._session.deadline is not None and self._session.deadline > now:
+            due.append(self._session.deadline)
+        timeout = self._session.timeout_of(None)  # those that are found out while a run goes on are long
         if timeout is not None:
             # The next block may start at any time, so look often enough to notice its timeout at a tenth late.
             due.append(now + max(0.01, min(timeout / 10, 1.0)))
         return max(0.0, min(due) - now)
 
-    @property
-    def _timeout(self) -> float | None:
-        welcome = self._session.welcome
-        if welcome is None or welcome.timeout_microseconds is None:
-            return None
-        return welcome.timeout_microseconds / 1e6
+    def _arm(self, now: float) -> None:
+        """Have this process ended even if C code keeps Python's lock, so that the second thread cannot run.
+
+        A thread that needs no lock dumps all stacks and ends the process, later than the second thread would.
+        """
+        limits = [(began, self._session.timeout_of(given)) for given, began in self._current.values()]
+        ends = [began + 2 * timeout + 1.0 for began, timeout in limits if timeout is not None]
+        end = min(ends, default=None)
+        if end == self._armed:
+            return
+        self._armed = end
+        if end is None:
+            faulthandler.cancel_dump_traceback_later()
+        else:
+            faulthandler.dump_traceback_later(max(0.1, end - now), exit=True, file=sys.__stderr__ or sys.stderr)
+
+    def _end_in_time(self, now: float) -> None:
+        """Take nothing more, or end in the middle of a block, if this process was told to end or soon will be ended."""
+        if self._signals is not None and self._signals.heard():
+            self._ending.signalled(now, None if self._grace is None else self._grace())
+        began = min((began for _, began in self._current.values()), default=None)
+        advice = self._ending.advice(now, began, dismissed=self._session.dismissed)
+        if advice is Advice.FINISH and not self._session.finished:
+            self._session.drain()
+        elif advice is Advice.ABANDON:
+            blocks = ", ".join(str(given.index) for given, _ in self._current.values())
+            text = f"ended before its blocks were done; given back: {blocks}" if blocks else "ended"
+            self._session.goodbye(text[:LONGEST_ERROR], now, under_way=bool(blocks))
+            self._flush()
+            with contextlib.suppress(Exception):
+                sys.stderr.write(f"blockflow: this process was told to end, or its job is about to: {text}\n")
+                sys.stdout.flush()
+                sys.stderr.flush()
+            _let_runs_end()
+            os._exit(0)
 
     def _watch(self, now: float) -> None:
         """End the process when a block takes too long, or when its blocks are not its own any more."""
-        timeout = self._timeout
-        given, began = next(iter(self._current.values()), (None, now))
-        if timeout is not None and given is not None and now - began > timeout:
+        for given, began in self._current.values():
+            timeout = self._session.timeout_of(given)
+            if timeout is None or now - began <= timeout:
+                continue
             text = f"block {given.index} took longer than its timeout of {timeout:g} s"
             _dump_stacks(f"{text}; this is what the process was doing:")
             error = f"TimeoutError: it took longer than its timeout of {timeout:g} s"
@@ -342,10 +372,13 @@ class Link:
 
     def _on_its_own(self) -> bool:
         """Whether nobody would notice the end of this process, so that its deadline counts."""
+        if self._session.welcome is None or not self._session.welcome.watched:
+            return True
         self._receive()  # after a long time in C code: the connection may have been lost meanwhile
-        watched = self._session.welcome is not None and self._session.welcome.watched
-        deadline = self._session.deadline
-        return (self._pipe is None or not watched) and deadline is not None and _now() > deadline
+        if self._pipe is None:
+            return True
+        # The driver may be frozen, and another one may have taken over its run. It was asked, and has not answered.
+        return self._resumable and self._session.unanswered_for(_now()) > self._session.lease_seconds
 
     # ------------------------------------------------------------------------------------- the third thread
 
@@ -399,8 +432,12 @@ class Link:
 SAID_FAILED = FailureText(error="block.status was set to FAILED", traceback="", where="")
 
 
-def open_link(context: Context) -> Link | None:
+def open_link(context: Context, grace: Callable[[], float] | None = None) -> Link | None:
     """The link that a context describes; None if the run is over.
+
+    Args:
+        context: What a worker is told about its run.
+        grace: In a job: how many seconds are left when it is told to end.
 
     Raises:
         ConnectionFileError: The context or its connection file cannot be used, or the driver refuses.
@@ -411,11 +448,19 @@ def open_link(context: Context) -> Link | None:
         raise ConnectionFileError(f"the context names no connection file, no task, or no worker by number: {context}")
     connection = read_connection(path)
     try:
-        return Link.open(connection, task=context["task_id"], process=None if worker is None else int(worker))
+        process = None if worker is None else int(worker)
+        return Link.open(connection, task=context["task_id"], process=process, grace=grace)
     except UnreachableError:
         if read_connection(path).finished:
             return None  # the run ended in this very moment
         raise
+
+
+def _let_runs_end() -> None:
+    """Wait for a run that a block of this process has started: it was told to end as well, and has processes."""
+    deadline = _now() + RUN_SECONDS
+    while _now() < deadline and any(thread.name == COORDINATOR_THREAD for thread in threading.enumerate()):
+        time.sleep(0.01)
 
 
 def _now() -> float:

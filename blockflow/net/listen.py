@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import socket
+from typing import TYPE_CHECKING
+
+from blockflow.net.connection_file import remove_remains, socket_name, write_connection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blockflow.net.connection_file import Connection
 
 BACKLOG = 512
 """Connections that may wait to be accepted."""
+
+
+def listen(
+    directory: Path, run: str, host: str, listening: socket.socket | None, *, resumable: bool
+) -> tuple[socket.socket, Connection]:
+    """Listen, and write down where.
+
+    Args:
+        directory: Private directory of the connection file.
+        run: Id of the run.
+        host: Address to tell the workers.
+        listening: A socket that listens there; None if all workers are on this machine.
+        resumable: A driver that was killed may be started again.
+
+    Raises:
+        OSError: There is no way to listen.
+    """
+    remove_remains(directory, run)
+    if listening is None:
+        name = socket_name(run)
+        try:
+            here = bind_here(str(directory), name)
+        except OSError:
+            listening = bind(host, 0)  # a file system or a machine without such sockets
+        else:
+            return here, write_connection(directory, run, (), "", resumable=resumable, socket=name)
+    from blockflow.net.tls import make_certificate
+
+    advertised = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
+    addresses = ((advertised, int(listening.getsockname()[1])),)
+    pem = make_certificate(run, datetime.datetime.now(datetime.UTC))
+    return listening, write_connection(directory, run, addresses, pem, resumable=resumable)
 
 
 def bind_here(directory: str, name: str) -> socket.socket:

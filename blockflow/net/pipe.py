@@ -110,11 +110,11 @@ class Pipe:
             except OSError:
                 return
 
-    def wait(self, seconds: float) -> None:
-        """Wait until something arrives, or the time is over."""
+    def wait(self, seconds: float, also: int = -1) -> None:
+        """Wait until something arrives, here or at another descriptor, or the time is over."""
         if self._stream.fileno() >= 0:
             with contextlib.suppress(OSError, ValueError):  # another thread may close it in this moment
-                self._wait_for(selectors.EVENT_READ, seconds)
+                self._wait_for(selectors.EVENT_READ, seconds, also)
 
     def wake(self) -> None:
         """End :meth:`wait` in another thread, and the conversation with it."""
@@ -125,7 +125,9 @@ class Pipe:
         """Close the connection."""
         self._stream.close()
 
-    def _wait_for(self, event: int, seconds: float) -> None:
+    def _wait_for(self, event: int, seconds: float, also: int = -1) -> None:
         with selectors.DefaultSelector() as selector:  # select.select knows no descriptor above 1023
             selector.register(self._stream, event)
+            if also >= 0:
+                selector.register(also, selectors.EVENT_READ)
             selector.select(max(0.0, seconds))

@@ -1,7 +1,8 @@
 """The driver's end of the wire: who connects, and what arrives from them?
 
-tornado listens, and encrypts what comes over the network. A connection that does not finish its handshake in time, or
-presents another key, is closed before a byte of it is looked at. So is one of another user on a socket of this machine.
+tornado carries the bytes, and encrypts what comes over the network. A connection that does not finish its handshake in
+time, or presents another key, is closed before a byte of it is looked at. So is one of another user on a socket of this
+machine.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import ssl
 import struct
 from typing import TYPE_CHECKING, Any
 
-from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
-from tornado.tcpserver import TCPServer
+from tornado.iostream import IOStream, SSLIOStream, StreamBufferFullError, StreamClosedError
 
+from blockflow.net.listen import BACKLOG
 from blockflow.wire.framing import frame
 from blockflow.wire.messages import encode
 
@@ -28,8 +29,14 @@ HANDSHAKE_SECONDS = 10.0
 """How long a stranger may take to prove that it knows the key."""
 
 MOST_STRANGERS = 512
-"""Connections at once that have not proved it yet, and half of the files that a process may open on most machines. One
+"""Connections at once that have not proved it yet, or half of the files that this process may open if that is less. One
 more, and the one that has waited for longest is closed: who knows the key needs only milliseconds."""
+
+REST_SECONDS = 0.1
+"""How long nobody is accepted when this process may open no more files."""
+
+LARGEST_BITE = 16 * 1024
+"""Bytes of one worker that are looked at before others have their turn."""
 
 LARGEST_BACKLOG = 1024 * 1024
 """Bytes waiting for one worker; one that does not read loses its connection."""
@@ -44,7 +51,10 @@ class Peer:
     async def receive(self) -> bytes:
         """Whatever has arrived; empty at the end."""
         try:
-            return bytes(await self._stream.read_bytes(65536, partial=True))
+            arriving = asyncio.ensure_future(self._stream.read_bytes(LARGEST_BITE, partial=True))
+            if arriving.done():
+                await asyncio.sleep(0)  # else who sends without end would keep all others waiting
+            return bytes(await arriving)
         except (StreamClosedError, ssl.SSLError, OSError):
             return b""
 
@@ -76,7 +86,7 @@ def _ignore(done: Any) -> None:
         done.exception()
 
 
-class WorkerServer(TCPServer):
+class WorkerServer:
     """Accepts workers.
 
     Args:
@@ -85,29 +95,81 @@ class WorkerServer(TCPServer):
     """
 
     def __init__(self, connection_file: str | None, serve: Callable[[Peer], Awaitable[None]]) -> None:
-        options = None
+        self._tls: ssl.SSLContext | None = None
         if connection_file is not None:
             from blockflow.net.tls import server_context
 
-            options = server_context(connection_file)
-        super().__init__(ssl_options=options, max_buffer_size=4 * LARGEST_BACKLOG)
-        self._encrypts = options is not None
+            self._tls = server_context(connection_file)
         self._serve = serve
+        self._listening: list[socket.socket] = []
         self._strangers: dict[IOStream, None] = {}
         """Those whose handshake is not done, oldest first."""
+        self._most_strangers = min(MOST_STRANGERS, _most_files() // 2)
         self._streams: set[IOStream] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
-    async def handle_stream(self, stream: IOStream, address: tuple[str, int]) -> None:
-        """Let a connection in, if it proves in time that it knows the key."""
-        if len(self._strangers) >= MOST_STRANGERS:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest]
-            oldest.close()
+    def add_socket(self, listening: socket.socket) -> None:
+        """Accept what connects to a socket, in the running loop."""
+        self._listening.append(listening)
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def close_all(self) -> None:
+        """Close every connection, and listen no more."""
+        for listening in self._listening:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
+        self._listening.clear()
+        for stream in list(self._streams):
+            stream.close()
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Take in everybody who waits at the door."""
+        for _ in range(BACKLOG):
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:  # this process may open no more files
+                self._rest(listening)
+                return
+            connection.setblocking(False)
+            try:
+                stream = self._stream(connection)
+            except OSError:  # it has left already, without an orderly end
+                connection.close()
+                continue
+            serving = asyncio.ensure_future(self._let_in(stream))
+            self._serving.add(serving)
+            serving.add_done_callback(self._serving.discard)
+
+    def _rest(self, listening: socket.socket) -> None:
+        """Accept nobody for a moment."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        self._turn_away_oldest()
+
+        def go_on() -> None:
+            if listening in self._listening:
+                loop.add_reader(listening, self._accept, listening)
+
+        loop.call_later(REST_SECONDS, go_on)
+
+    def _stream(self, connection: socket.socket) -> IOStream:
+        if self._tls is None:
+            return IOStream(connection, max_buffer_size=4 * LARGEST_BACKLOG)
+        connection.getpeername()  # for who has left; Python 3.11 forgets to close the socket when it finds that out
+        wrapped = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return SSLIOStream(wrapped, max_buffer_size=4 * LARGEST_BACKLOG)
+
+    async def _let_in(self, stream: IOStream) -> None:
+        """Serve a connection, if it proves in time that it knows the key."""
+        if len(self._strangers) >= self._most_strangers:
+            self._turn_away_oldest()
         self._strangers[stream] = None
         self._streams.add(stream)
         try:
-            if self._encrypts:
-                await asyncio.wait_for(stream.wait_for_handshake(), HANDSHAKE_SECONDS)  # type: ignore[attr-defined]
+            if isinstance(stream, SSLIOStream):
+                await asyncio.wait_for(stream.wait_for_handshake(), HANDSHAKE_SECONDS)
             elif not _is_ours(stream.socket):
                 raise StreamClosedError
         except (StreamClosedError, ssl.SSLError, OSError, TimeoutError):
@@ -124,11 +186,21 @@ class WorkerServer(TCPServer):
             stream.close()
             self._streams.discard(stream)
 
-    def close_all(self) -> None:
-        """Close every connection, and listen no more."""
-        self.stop()
-        for stream in list(self._streams):
-            stream.close()
+    def _turn_away_oldest(self) -> None:
+        oldest = next(iter(self._strangers), None)
+        if oldest is not None:
+            del self._strangers[oldest]
+            oldest.close()
+
+
+def _most_files() -> int:
+    """How many files this process may open."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return 2 * MOST_STRANGERS
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2 * MOST_STRANGERS if soft == resource.RLIM_INFINITY else soft
 
 
 def _is_ours(stream: socket.socket) -> bool:

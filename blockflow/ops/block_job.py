@@ -125,7 +125,12 @@ def open_job(job: Job, kept: dict[int, Any] | None = None) -> OpenJob:
         job: What to open.
         kept: Where results go that stay in this process, by index of the block.
     """
-    return OpenJob(job, {} if kept is None else kept)
+    try:
+        return OpenJob(job, {} if kept is None else kept)
+    except Exception as error:
+        if job.folder is not None:
+            ResultWriter(job.folder).keep_failure(job.grid.size, 0, error)  # of no block
+        raise
 
 
 def do_block(block: Block, opened: OpenJob) -> None:
@@ -142,6 +147,6 @@ def do_block(block: Block, opened: OpenJob) -> None:
 def close_job(opened: OpenJob) -> None:
     """What to do after the last block."""
     if opened.job.teardown is not None:
-        opened.job.teardown(*opened.state)
+        opened.job.teardown(*opened.state)  # there is one if there is a teardown
     if opened.results is not None:
         opened.results.close()

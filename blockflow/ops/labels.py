@@ -11,10 +11,8 @@ labelling is done twice costs less than writing and reading numbers that are not
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from functools import partial
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +20,7 @@ import numpy as np
 from blockflow.errors import ArrayError, PlanError, RunError, ValueLossError
 from blockflow.ops.inputs import opened
 from blockflow.ops.map_plan import plan_map
-from blockflow.ops.mapping import below, iter_blocks, map_blocks, returned
+from blockflow.ops.mapping import below, folder_for_all, iter_blocks, map_blocks, returned
 from blockflow.ops.relabelling import largest_label
 from blockflow.ops.seams import Faces, Joined, Seams, faces_of
 
@@ -47,6 +45,7 @@ def label(
     grid: Grid | Sequence[int | None] | int | None = None,
     dtype: DTypeLike | None = None,
     num_workers: int | None = None,
+    launcher: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Any, int]:
@@ -68,6 +67,7 @@ def label(
         grid: As for :func:`~blockflow.ops.map_blocks`.
         dtype: Of an output that is made; uint32, or uint64 for masks of 2^32 voxels or more, if not given.
         num_workers: As for :func:`~blockflow.ops.map_blocks`.
+        launcher: As for :func:`~blockflow.ops.map_blocks`.
         run_dir: As for :func:`~blockflow.ops.map_blocks`; the mask must not change in between.
         progress: As for :func:`~blockflow.ops.map_blocks`.
 
@@ -91,7 +91,12 @@ def label(
         if each.channel_dims:
             raise PlanError(f"{name} must have no channels, got {each.channel_dims} channel axes: label one of them")
     structure = _structure(connectivity, array.spatial_dims)
-    options: dict[str, Any] = {"grid": plan.grid, "num_workers": num_workers, "progress": progress}
+    options: dict[str, Any] = {
+        "grid": plan.grid,
+        "num_workers": num_workers,
+        "launcher": launcher,
+        "progress": progress,
+    }
     look = partial(_look, structure)
     seams = Seams(plan.grid, structure)
     for block, (count, faces) in iter_blocks(
@@ -102,14 +107,14 @@ def label(
     joined = seams.joined()
     if joined.count > (largest := largest_label(sink.dtype)):
         raise ValueLossError(f"out must hold labels up to {joined.count}, and its dtype {sink.dtype} ends at {largest}")
-    with tempfile.TemporaryDirectory(prefix="blockflow-") as folder:
-        kept = joined.save(Path(folder))
+    with folder_for_all(below(run_dir, "joined")) as folder:
+        joined.save(folder)
         map_blocks(
             partial(_write, structure),
             array,
             out=sink,
             call="block",
-            setup=partial(Joined.load, kept),
+            setup=partial(Joined.load, folder),
             name="label_again",
             run_dir=below(run_dir, "label_again"),
             **options,

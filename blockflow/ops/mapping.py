@@ -8,7 +8,8 @@ is added is the way of the voxels (:mod:`blockflow.ops.block_job`), and the way 
 from __future__ import annotations
 
 import os
-from contextlib import closing
+import tempfile
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 
     from blockflow.arrays.array import Array
     from blockflow.ops.block_job import Call
+    from blockflow.ops.map_plan import MapPlan
     from blockflow.ops.voxels import Casting
     from blockflow.plan.alignment import SharedChunks
     from blockflow.plan.block import Block
     from blockflow.plan.grid import Grid
     from blockflow.result import RunResult
 
-__all__ = ["below", "iter_blocks", "map_blocks", "returned"]
+__all__ = ["below", "folder_for_all", "iter_blocks", "map_blocks", "returned"]
 
 
 def map_blocks(
@@ -51,6 +53,8 @@ def map_blocks(
     teardown: Callable[[Any], Any] | None = None,
     mask: Any = None,
     num_workers: int | None = None,
+    launcher: Any = None,
+    host: str | None = None,
     max_retries: int = 2,
     timeout: float | None = None,
     shared_chunks: SharedChunks = "refuse",
@@ -99,6 +103,9 @@ def map_blocks(
         mask: See :class:`~blockflow.Task`.
         num_workers: Worker processes; as many as there are processors if not given. 0 for this process: for short
             work, and to find mistakes.
+        launcher: Where workers are: see :class:`~blockflow.Task`. If they are on other machines, arrays have to be
+            files, and `run_dir` has to be a directory that those machines see.
+        host: See :func:`~blockflow.run_blockwise`.
         max_retries: How often a block is tried again in worker processes.
         timeout: Seconds after which a block counts as failed, in worker processes.
         shared_chunks: See :class:`~blockflow.Task`; in this process blocks run one after the other anyway.
@@ -131,6 +138,8 @@ def map_blocks(
         teardown=teardown,
         mask=mask,
         num_workers=num_workers,
+        launcher=launcher,
+        host=host,
         max_retries=max_retries,
         timeout=timeout,
         shared_chunks=shared_chunks,
@@ -145,6 +154,7 @@ def map_blocks(
             request.workers > 0,
             progress=progress,
             summary=False,
+            host=host,
             run_dir=run_dir,
             retry_failed=run_dir is not None,
         )
@@ -177,18 +187,25 @@ def iter_blocks(
         ordered: In the order of the grid; else as soon as they are there.
         options: As for :func:`map_blocks`.
 
-    Yields:
-        A block and what the function returned for it. Blocks that `mask` left out are not among them.
+    Returns:
+        An iterator over blocks and what the function returned for them. Blocks that `mask` left out are not among them.
+        The run begins with the first step.
 
     Raises:
-        Exception: As :func:`map_blocks`, in the end: other blocks are done first.
+        PlanError: As :func:`map_blocks`, at once.
+        Exception: What the function raised, from the iterator, in the end: other blocks are done first.
     """
     request = MapRequest(function=function, sources=sources, collect=True, **options)
-    plan = request.plan()
+    return _iterate(request, request.plan(), ordered=ordered)
+
+
+def _iterate(request: MapRequest, plan: MapPlan, *, ordered: bool) -> Iterator[tuple[Block, Any]]:
     with work_of(request, plan) as work:
         ended: list[RunResult] = []
         if request.workers:
-            run = running_in_workers(work.task, request.run_dir, progress=request.progress, ended=ended)
+            run = running_in_workers(
+                work.task, request.run_dir, progress=request.progress, host=request.host, ended=ended
+            )
         else:
             run = running_here(work.task, request.run_dir, progress=request.progress)
         following = 0
@@ -211,6 +228,17 @@ def returned(given: Any, sink: Array) -> Any:
     if isinstance(sink.data, SharedArray):
         return sink.data.view()  # which keeps the memory when nobody else does
     return sink.data if isinstance(sink.data, np.ndarray) else sink
+
+
+@contextmanager
+def folder_for_all(path: Path | None) -> Iterator[Path]:
+    """A folder for what all workers need: in a run directory, or a temporary one."""
+    if path is None:
+        with tempfile.TemporaryDirectory(prefix="blockflow-") as folder:
+            yield Path(folder)
+        return
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    yield path
 
 
 def below(run_dir: str | os.PathLike[str] | None, name: str) -> Path | None:

@@ -55,6 +55,7 @@ def downsample(
     shards: Sequence[int] | None = None,
     name: str = "image",
     num_workers: int | None = None,
+    launcher: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[Array]:
@@ -80,6 +81,7 @@ def downsample(
         shards: Voxels per axis, channels included; those of the image if not given and it has any.
         name: Of the image, in the metadata.
         num_workers: As for :func:`~blockflow.ops.map_blocks`.
+        launcher: As for :func:`~blockflow.ops.map_blocks`.
         run_dir: As for :func:`~blockflow.ops.map_blocks`.
         progress: As for :func:`~blockflow.ops.map_blocks`.
 
@@ -101,7 +103,7 @@ def downsample(
     if levels is not None:
         _positive("levels", levels)
     shapes = _shapes(source.shape[source.channel_dims :], factors, levels)
-    options: dict[str, Any] = {"num_workers": num_workers, "progress": progress}
+    options: dict[str, Any] = {"num_workers": num_workers, "launcher": launcher, "progress": progress}
     layout = _layout(source, chunks, shards)
     first, path = _first_level(source, group, layout, below(run_dir, "level_0"), options)
     arrays, paths = [first], [path]

@@ -6,20 +6,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from blockflow.errors import PlanError, ValueLossError
-from blockflow.ops.mapping import below, iter_blocks, map_blocks
+from blockflow.ops.mapping import below, folder_for_all, iter_blocks, map_blocks
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
@@ -40,6 +39,7 @@ def relabel(
     grid: Grid | Sequence[int | None] | int | None = None,
     dtype: DTypeLike | None = None,
     num_workers: int | None = None,
+    launcher: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> tuple[Any, NDArray[Any]]:
@@ -60,6 +60,7 @@ def relabel(
         grid: As for :func:`~blockflow.ops.map_blocks`.
         dtype: Of an output that is made; that of `labels` if not given.
         num_workers: As for :func:`~blockflow.ops.map_blocks`.
+        launcher: As for :func:`~blockflow.ops.map_blocks`.
         run_dir: As for :func:`~blockflow.ops.map_blocks`; the labels must not change in between.
         progress: As for :func:`~blockflow.ops.map_blocks`.
 
@@ -74,7 +75,7 @@ def relabel(
     """
     if missing not in get_args(Missing):
         raise PlanError(f"missing must be one of {', '.join(map(repr, get_args(Missing)))}, got {missing!r}")
-    options: dict[str, Any] = {"grid": grid, "num_workers": num_workers, "progress": progress}
+    options: dict[str, Any] = {"grid": grid, "num_workers": num_workers, "launcher": launcher, "progress": progress}
     if mapping is None:
         old = np.zeros(1, np.int64)
         for _, found in iter_blocks(
@@ -87,9 +88,9 @@ def relabel(
     else:
         table = _table(mapping)
         old = table[0]
-    with tempfile.TemporaryDirectory(prefix="blockflow-") as folder:
+    with folder_for_all(below(run_dir, "table")) as folder:
         for name, column in zip(_COLUMNS, table, strict=True):
-            np.save(Path(folder, name), column)
+            np.save(folder / name, column)
         new = map_blocks(
             partial(_mapped, missing),
             labels,
@@ -140,8 +141,8 @@ def _table(mapping: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return (old, new) if old.size else (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _load(folder: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    old, new = (np.load(Path(folder, name), mmap_mode="r") for name in _COLUMNS)
+def _load(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    old, new = (np.load(folder / name, mmap_mode="r") for name in _COLUMNS)
     return old, new
 
 
@@ -168,13 +169,13 @@ def _mapped(missing: Missing, labels: NDArray[Any], table: tuple[NDArray[Any], N
     result[known] = new[at[known]]
     if missing == "keep":
         result[~known] = own[~known]
-    return result[places]
+    return np.asarray(result[places])
 
 
 def _own(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Labels that hold all of a block, ascending, and which of them each voxel has."""
     low, high = int(labels.min()), int(labels.max())
-    if 0 <= low and high <= 4 * labels.size:  # a table of all numbers is made sooner than labels are sorted
+    if low >= 0 and high <= 4 * labels.size:  # a table of all numbers is made sooner than labels are sorted
         return np.arange(high + 1, dtype=labels.dtype), labels
     own, places = np.unique(labels, return_inverse=True)
     return own, places.reshape(labels.shape)

@@ -10,6 +10,7 @@ from blockflow.errors import PlanError
 from blockflow.ops.block_job import Call
 from blockflow.ops.map_plan import plan_map
 from blockflow.ops.voxels import Casting
+from blockflow.plan.launcher import is_local, launchers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ class MapOptions(TypedDict, total=False):
     teardown: Callable[[Any], Any] | None
     mask: Any
     num_workers: int | None
+    launcher: Any
+    host: str | None
     max_retries: int
     timeout: float | None
     shared_chunks: SharedChunks
@@ -63,6 +66,8 @@ class MapRequest:
     teardown: Callable[[Any], Any] | None = None
     mask: Any = None
     num_workers: int | None = None
+    launcher: Any = None
+    host: str | None = None
     max_retries: int = 2
     timeout: float | None = None
     shared_chunks: SharedChunks = "refuse"
@@ -82,6 +87,15 @@ class MapRequest:
         number = self.num_workers
         if number is not None and (isinstance(number, bool) or not hasattr(number, "__index__") or number < 0):
             raise PlanError(f"num_workers must be a whole number >= 0, or None for all processors, got {number!r}")
+        if self.remote and self.run_dir is None:
+            raise PlanError(
+                "workers on other machines keep results and exceptions in the run directory: pass run_dir, of a file "
+                "system that they see"
+            )
+        if self.launcher is not None and self.workers == 0:
+            raise PlanError("num_workers=0 is this process, which needs no launcher")
+        if self.teardown is not None and self.setup is None:
+            raise PlanError("teardown gets what setup returns, and there is no setup")
         if self.call == "block" and self.pad is not None:
             raise PlanError("pad is for call='array'; with call='block' read with to_ndarray(roi, fill_value=...)")
 
@@ -106,6 +120,11 @@ class MapRequest:
     def workers(self) -> int:
         """Number of worker processes; 0 for this process."""
         return _processors() if self.num_workers is None else int(self.num_workers)
+
+    @property
+    def remote(self) -> bool:
+        """Whether workers may be on other machines."""
+        return not is_local(launchers_of(self.launcher, "launcher"))
 
     def plan(self) -> MapPlan:
         """The arrays and blocks, checked."""

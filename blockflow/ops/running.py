@@ -7,6 +7,7 @@ the iterator is closed, the run is stopped.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING
 
 from blockflow.driving import run_in_processes
 from blockflow.monitor.progress import make_display
+from blockflow.net.addresses import own_address
+from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.result import result_of
+from blockflow.run import HOST_VARIABLE
 from blockflow.serial import run_serially
 from blockflow.state.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Generator, Iterator
 
     from blockflow.ledger.run_ledger import RunLedger
@@ -64,7 +67,12 @@ def running_here(task: Task, run_dir: str | os.PathLike[str] | None, *, progress
 
 
 def running_in_workers(
-    task: Task, run_dir: str | os.PathLike[str] | None, *, progress: bool, ended: list[RunResult]
+    task: Task,
+    run_dir: str | os.PathLike[str] | None,
+    *,
+    progress: bool,
+    host: str | None,
+    ended: list[RunResult],
 ) -> Generator[None]:
     """Run a task in worker processes.
 
@@ -72,6 +80,7 @@ def running_in_workers(
         task: What to run.
         run_dir: As for :func:`~blockflow.run.run_blockwise`.
         progress: As for :func:`~blockflow.run.run_blockwise`.
+        host: As for :func:`~blockflow.run.run_blockwise`.
         ended: Gets the result.
 
     Raises:
@@ -79,6 +88,7 @@ def running_in_workers(
     """
     plan = compile_plan([task])
     check_runnable(plan)
+    address = host or os.environ.get(HOST_VARIABLE) or (None if is_local(task.launchers) else own_address())
     stop = threading.Event()
     errors: list[BaseException] = []
 
@@ -86,7 +96,7 @@ def running_in_workers(
         try:
             with _ledger(run_dir, plan) as ledger:
                 display = make_display(progress=progress)
-                scheduler, _ = run_in_processes(plan, display, host=None, port=0, stop_event=stop, ledger=ledger)
+                scheduler, _ = run_in_processes(plan, display, host=address, port=0, stop_event=stop, ledger=ledger)
             ended.append(result_of(scheduler))
         except BaseException as error:
             errors.append(error)

@@ -141,11 +141,10 @@ class Joined:
         labels[self.members[low:high] - begin] = self.finals[low:high]
         return np.concatenate([[0], labels + 1])
 
-    def save(self, folder: Path) -> Path:
-        """Store them in a folder, for other processes; the path to load them from."""
+    def save(self, folder: Path) -> None:
+        """Store them in a folder, for other processes."""
         for field in fields(self):
             np.save(folder / f"{field.name}.npy", getattr(self, field.name))
-        return folder
 
     @classmethod
     def load(cls, folder: Path) -> Joined:

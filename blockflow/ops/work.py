@@ -18,7 +18,7 @@ from blockflow.errors import PlanError, RunError
 from blockflow.logging import get_log_basedir
 from blockflow.ops.block_job import Job, close_job, do_block, open_job
 from blockflow.ops.failures import raise_failure
-from blockflow.ops.results import RESULT, ResultFolder
+from blockflow.ops.results import FAILURE, ResultFolder
 from blockflow.ops.sharing import in_memory, same_voxels, shared_sink, shared_source, with_data
 from blockflow.plan.block import Block
 from blockflow.plan.task import Task
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from blockflow.arrays.array import Array
     from blockflow.ops.map_plan import MapPlan
     from blockflow.ops.request import MapRequest
+    from blockflow.ops.results import Record
     from blockflow.result import RunResult
 
 __all__ = ["Work", "work_of"]
@@ -46,13 +47,17 @@ class Work:
     """Where the output of workers is kept."""
     seen: set[int] = field(default_factory=set)
     """Blocks whose results have come; one that ran twice has two."""
+    failures: dict[int, Record] = field(default_factory=dict)
+    """The last exception of each block that raised one in this run."""
 
     def look(self) -> None:
         """Find out which results have come since the last call."""
         if self.folder is None:
             return
         for record in self.folder.new():
-            if record.kind == RESULT and record.index not in self.seen:
+            if record.kind == FAILURE:
+                self.failures[record.index] = record
+            elif record.index not in self.seen:
                 self.seen.add(record.index)
                 self.kept[record.index] = record
 
@@ -81,7 +86,7 @@ class Work:
         """Raise what made blocks fail."""
         if self.folder is not None:
             self.look()
-            raise_failure(result, self.task.task_id, self.folder.folder, self.logs)
+            raise_failure(result, self.task.task_id, self.failures, self.logs)
 
 
 @contextmanager
@@ -91,6 +96,8 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
     sources, sinks = tuple(_apart(source, plan.sinks) for source in plan.sources), plan.sinks
     with ExitStack() as stack:
         folder = _result_folder(request, plan)
+        if request.remote:
+            _check_files([*sources, *sinks])
         if request.workers:
             sources = tuple(stack.enter_context(shared_source(source)) for source in sources)
             sinks = tuple(stack.enter_context(shared_sink(sink, "out")) for sink in sinks)
@@ -118,6 +125,7 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
             teardown=close_job,
             read_write_conflict=False,
             num_workers=max(1, min(request.workers, plan.grid.size)),
+            launcher=request.launcher,
             max_retries=request.max_retries,
             timeout=request.timeout,
             mask=request.mask,
@@ -126,7 +134,10 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
             shared_chunks=request.shared_chunks,
         )
         logs = get_log_basedir() if request.run_dir is None else Path(request.run_dir) / "logs"
-        yield Work(task=task, kept=kept, folder=None if folder is None else ResultFolder(folder), logs=logs)
+        work = Work(task=task, kept=kept, folder=None if folder is None else ResultFolder(folder), logs=logs)
+        work.look()
+        work.failures.clear()  # they are of an earlier run in the same directory
+        yield work
 
 
 def _apart(source: Array, sinks: tuple[Array, ...]) -> Array:
@@ -134,6 +145,16 @@ def _apart(source: Array, sinks: tuple[Array, ...]) -> Array:
     if any(in_memory(sink.data) and same_voxels(source, sink) for sink in sinks):
         return with_data(source, source.to_ndarray())
     return source
+
+
+def _check_files(arrays: list[Array]) -> None:
+    """Refuse what other machines do not see."""
+    for array in arrays:
+        if in_memory(array.data) or isinstance(array.data, SharedArray):
+            raise PlanError(
+                f"workers on other machines see files only, and {array} is in this one's memory: store it with "
+                "prepare_ds, or numpy.save"
+            )
 
 
 def _result_folder(request: MapRequest, plan: MapPlan) -> Path | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from math import inf
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from blockflow.errors import GeometryError, PlanError, TaskGraphError
 from blockflow.geometry import Coordinate, Roi, box_of, coordinate_of, roi_of
@@ -116,12 +116,14 @@ class Task:
     num_workers: int = 1
     """Greatest number of worker processes."""
     max_retries: int = 2
-    """How often a block is tried again after a failure of user code."""
+    """How often a block is tried again after a failure of user code. Lost and preempted workers cost nothing."""
     fit: Fit = "valid"
     """What happens to blocks that do not fit: ``"valid"`` drops, ``"overhang"`` keeps whole, ``"shrink"`` cuts. A
     grid has a ``fit`` of its own."""
-    timeout: float | None = None
-    """Seconds after which a block's worker is killed and the block counts as failed; None for no limit."""
+    timeout: float | Literal["auto"] | None = None
+    """Seconds after which a block's worker is killed and the block counts as failed; None for no limit. ``"auto"``
+    finds blocks that hang: ten times the longest of those before, at least a minute, none before a handful are done; a
+    block that has failed may take four times as long the next time."""
     upstream_tasks: list[Task] = field(default_factory=list, repr=False)
     """Tasks whose results this one reads."""
     _: KW_ONLY
@@ -146,6 +148,9 @@ class Task:
     check_blocks: Callable[[Any], Any] | None = None
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""
+    stop_if_all_fail: bool = True
+    """Stop this task early if its first ten blocks all fail for good with the same type of error at the same place, and
+    none is done: the others would only be burnt. Blocks that were done before count as done. The result says so."""
     order: Any = "index"
     """Which of several ready blocks comes first: ``"index"`` (C order), ``"morton"`` (near ones together), or a
     function that is given block indices as int64 and returns as many keys; the smallest comes first. Any order but the
@@ -318,18 +323,18 @@ class Task:
                 raise PlanError(f"task {self.task_id!r}: {name} must be a whole number >= {least}, got {value!r}")
             setattr(self, name, int(value))
         limit: Any = self.timeout
-        if limit is not None:
+        if limit is not None and not (isinstance(limit, str) and limit == "auto"):
             if isinstance(limit, bool) or not isinstance(limit, Real) or not 0 < float(limit) < inf:
                 raise PlanError(
-                    f"task {self.task_id!r}: timeout must be a number of seconds > 0, or None for no limit, "
-                    f"got {limit!r}"
+                    f"task {self.task_id!r}: timeout must be a number of seconds > 0, 'auto', or None for no "
+                    f"limit, got {limit!r}"
                 )
             self.timeout = float(limit)
-        if self.read_write_conflict not in (True, False):
-            raise PlanError(
-                f"task {self.task_id!r}: read_write_conflict must be True or False, got {self.read_write_conflict!r}"
-            )
-        self.read_write_conflict = bool(self.read_write_conflict)
+        for name in ("read_write_conflict", "stop_if_all_fail"):
+            value = getattr(self, name)
+            if value not in (True, False):
+                raise PlanError(f"task {self.task_id!r}: {name} must be True or False, got {value!r}")
+            setattr(self, name, bool(value))
 
     def _check_arrays(self) -> None:
         if self.shared_chunks not in SHARED_CHUNKS:

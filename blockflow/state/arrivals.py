@@ -15,7 +15,7 @@ from blockflow.errors import RemoteProtocolError
 from blockflow.state import events as ev
 from blockflow.state.absence import Absence
 from blockflow.state.handout import WorkerBook
-from blockflow.state.leases import SERVER_PATIENCE, Lease, Leases
+from blockflow.state.leases import Lease, Leases, server_seconds
 from blockflow.state.records import RecordGone, RecordWorker
 from blockflow.state.transitions import BlockState
 
@@ -46,7 +46,7 @@ class Arrivals:
 
     def await_absent(self, absent: Sequence[RecordWorker], now: float) -> None:
         """Wait for the workers of an earlier life until they are back, or gone, or their leases have run out."""
-        self.absence.begin(absent, now + self._leases.seconds * SERVER_PATIENCE)
+        self.absence.begin(absent, now + server_seconds(self._leases.seconds))
         for known in absent:
             if known.process is not None:
                 self._books[known.task].pool.adopt(known.process)
@@ -62,11 +62,13 @@ class Arrivals:
         self._workers[event.worker] = WorkerBook(
             task=event.task,
             process=event.process,
+            host=event.host,
             unclaimed={lease.number for lease in self._leases.of_worker(event.worker)},
         )
         self._leases.renew(event.worker, now)
         book = self._books[event.task]
         book.workers.add(event.worker)
+        book.pool.joined(event.process)
         book.asking.pop(event.worker, None)
         self._touched.add(event.task)
         self._outcomes.record(
@@ -111,17 +113,26 @@ class Arrivals:
         else:
             self.gone(number)
 
+    def passed(self, now: float) -> None:
+        """Time has passed: who is not back holds nothing any more, and who is has heard what was refused."""
+        for known in self.absence.passed(now):
+            if known.worker in self._workers:
+                self.absence.over(known.worker)
+                self._touched.update(range(len(self._books)))
+            else:
+                self.gone(known.worker)
+
     def gone(self, number: int) -> None:
         """A worker cannot be at work any more, whether it was ever back or not."""
         known = self.absence.over(number)
         worker = self._workers.pop(number, None)
-        if worker is not None:
-            self._books[worker.task].pool.left(worker.process)
-        elif known is not None:
-            self._books[known.task].pool.left(known.process)
+        left = worker or known
+        if left is not None:
+            self._books[left.task].pool.left(left.process)
+            self._touched.add(left.task)
         if not self.absence.waiting and known is not None:
             self._touched.update(range(len(self._books)))
-        if worker is not None or known is not None:
+        if left is not None:
             self._outcomes.record(RecordGone(worker=number))
 
     def _resume(self, event: ev.LeaseClaimed, now: float) -> bool:

@@ -47,6 +47,7 @@ class WorkerJoined(Struct, frozen=True, kw_only=True):
     process: int | None = None
     """The slot it runs in, if it was started by a launcher."""
     host: str = ""
+    """Where it runs; empty if unknown."""
     pid: int = 0
 
 
@@ -91,6 +92,8 @@ class HeartbeatReceived(Struct, frozen=True, kw_only=True):
     """A worker is alive and renews its leases."""
 
     worker: int
+    seen: bool = False
+    """The driver sees that it lives; the worker has not said so."""
 
 
 class WorkerLeft(Struct, frozen=True, kw_only=True):
@@ -99,6 +102,12 @@ class WorkerLeft(Struct, frozen=True, kw_only=True):
     worker: int
     crashed: bool
     """Its process died; if not, it said goodbye."""
+
+
+class WorkerEnding(Struct, frozen=True, kw_only=True):
+    """A client's process is about to end in the middle of its blocks, for a reason that is not theirs."""
+
+    worker: int
 
 
 class ConnectionLost(Struct, frozen=True, kw_only=True):
@@ -148,6 +157,7 @@ Event: TypeAlias = (
     | BlocksReturned
     | HeartbeatReceived
     | WorkerLeft
+    | WorkerEnding
     | ConnectionLost
     | ProcessEnded
     | BlocksChecked
@@ -167,6 +177,8 @@ class GrantLease(Struct, frozen=True, kw_only=True):
     attempt: int
     """Attempt number of the first block; the others follow it."""
     indices: Indices
+    timeout: float | None = None
+    """Seconds that each block may take; None for what was said before, which may be no limit."""
 
 
 class AcknowledgeReport(Struct, frozen=True, kw_only=True):

@@ -1,13 +1,14 @@
 """The frontier of one task: which block is handed out next?
 
 In this order: blocks that ran before and have to run again (alone, so that a block that kills workers takes no other
-with it), then the smallest index that is ready, or what the task wants first. Roots that nobody has drawn yet come from
-the plan and cost nothing.
+with it; some wait for a while before), then the smallest index that is ready, or what the task wants first. Roots that
+nobody has drawn yet come from the plan and cost nothing.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from blockflow.plan.order import Ranks
     from blockflow.plan.roots import Roots
     from blockflow.plan.slices import Indices
+    from blockflow.state.retries import Retry
     from blockflow.state.transitions import States
 
 
@@ -162,11 +164,40 @@ class Frontier:
     def __init__(self, roots: Roots, size: int, ranks: Ranks | None = None) -> None:
         self._roots = roots if ranks is None else RankedRoots(roots, ranks)
         self._ready = Smallest(size) if ranks is None else Ranked(ranks)
-        self.again: OrderedDict[int, set[int]] = OrderedDict()
-        """By block that ran before and has to run again, oldest first: workers that should not get it."""
+        self.again: OrderedDict[int, Retry] = OrderedDict()
+        """Blocks that ran before and may run again, oldest first."""
+        self._later: dict[int, Retry] = {}
+        """Those that have to wait before."""
+        self._due: list[tuple[float, int]] = []
+        """A heap of when they may run, and of blocks that have been claimed meanwhile."""
 
     def __len__(self) -> int:
-        return len(self._ready) + self._roots.left + len(self.again)
+        return len(self._ready) + self._roots.left + len(self.again) + len(self._later)
+
+    @property
+    def later(self) -> int:
+        """How many blocks have to wait before they may run again."""
+        return len(self._later)
+
+    @property
+    def next_due(self) -> float | None:
+        """When the first of them may run."""
+        return self._due[0][0] if self._due else None
+
+    def retry(self, index: int, retry: Retry, now: float) -> None:
+        """Let a block run again, now or later."""
+        if retry.due <= now:
+            self.again[index] = retry
+        else:
+            self._later[index] = retry
+            heappush(self._due, (retry.due, index))
+
+    def fall_due(self, now: float) -> None:
+        """Note which blocks need not wait any more."""
+        while self._due and self._due[0][0] <= now:
+            _, index = heappop(self._due)
+            if index in self._later:
+                self.again[index] = self._later.pop(index)
 
     @property
     def undrawn_roots(self) -> int:
@@ -175,7 +206,7 @@ class Frontier:
 
     def waiting(self) -> list[int]:
         """All blocks here but the undrawn roots: looks at the whole grid."""
-        return [*self._ready.members(), *self.again]
+        return [*self._ready.members(), *self.again, *self._later]
 
     def pass_over(self, states: States) -> None:
         """Do not hand out roots that have left the state they began with, now or while they wait to be drawn."""
@@ -185,8 +216,9 @@ class Frontier:
         """Blocks that are here, some of them undrawn roots, are not to be handed out."""
         self._ready.remove(indices)
         self._roots.claimed(roots)
-        for index in self.again.keys() & indices.tolist():
-            del self.again[index]
+        for index in indices.tolist():
+            self.again.pop(index, None)
+            self._later.pop(index, None)
 
     def add(self, indices: Indices) -> None:
         """Add blocks that became ready."""

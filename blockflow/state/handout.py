@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 from blockflow.plan.plan import single
 from blockflow.state import events as ev
 from blockflow.state.leases import LARGEST_LEASE
+from blockflow.state.retries import PATIENCE
 from blockflow.state.transitions import BlockState, Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from blockflow.plan.slices import Indices
     from blockflow.state.absence import Absence
     from blockflow.state.leases import Leases
     from blockflow.state.resources import Resources
+    from blockflow.state.retries import Mishaps
     from blockflow.state.task_book import TaskBook
 
 
@@ -41,7 +43,11 @@ class WorkerBook:
     task: int
     process: int | None
     """The slot that it runs in, if it was started by a launcher."""
+    host: str = ""
+    """Where it runs; empty if unknown."""
     connected: bool = True
+    ending: bool = False
+    """It has said that it ends in the middle of its blocks, which are not to blame."""
     failed_in_a_row: set[int] = field(default_factory=set)
     """Blocks that failed on it since the last one that did not."""
     unclaimed: set[int] | None = None
@@ -74,6 +80,8 @@ class Handout:
         """For each task, whether nothing can happen in it any more."""
         self._recalls: dict[int, float] = {}
         """By task in which a worker waits though no block is ready: when to take blocks from others for it."""
+        self._looks: dict[int, float] = {}
+        """By task in which something can be handed out later, though nothing happens: when."""
         self.stopping = False
         """Nothing is handed out any more."""
         self.finished = False
@@ -92,10 +100,14 @@ class Handout:
         if not self.stopping:
             for number in numbers:
                 book = self._books[number]
-                if not self._absence.waiting:
+                if book.given_up:
+                    done += self._recall_all(number)
+                elif not self._absence.waiting:
+                    book.frontier.fall_due(now)
                     done += self._checks(book, now)
                     done += self._leases_for(book, now, reporter)
-                    self._note_waiting(book)
+                self._note_waiting(book)
+                self._note_look(book, now)
                 done += self._starts(book)
         return done + self._dismissals(numbers)
 
@@ -115,14 +127,56 @@ class Handout:
                 done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
         return done
 
+    def _recall_all(self, task: int) -> list[ev.Instruction]:
+        """Ask the workers of a task for all blocks they have not started."""
+        done: list[ev.Instruction] = []
+        for lease in self._leases:
+            if lease.task == task and not lease.recalled and self._workers[lease.worker].connected:
+                lease.recalled = True
+                done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
+        return done
+
+    @property
+    def next_look(self) -> float | None:
+        """When something can be handed out though nothing happens; None if never."""
+        return min(self._looks.values(), default=None)
+
+    def to_look_at(self, now: float) -> list[int]:
+        """The tasks in which something can be handed out by now; each is told once."""
+        due = [number for number, when in self._looks.items() if when <= now]
+        for number in due:
+            del self._looks[number]
+        return due
+
     def _note_waiting(self, book: TaskBook) -> None:
         """Note that a worker that has nothing to do waits though no block is ready; one that asks early does not."""
-        idle = () if book.to_run else (t for worker, t in book.asking.items() if not self._leases.of_worker(worker))
-        since = next(iter(idle), None)
+        vain = not book.to_run and book.blocks.count(BlockState.RUNNING)
+        waiting = self._free(book) if vain else ()
+        since = next((book.asking[worker] for worker in waiting if not self._leases.of_worker(worker)), None)
         if since is None:
             self._recalls.pop(book.plan.number, None)
         else:
             self._recalls.setdefault(book.plan.number, since + RECALL_SECONDS)
+
+    def _note_look(self, book: TaskBook, now: float) -> None:
+        """Note when a worker that asks can be given blocks though nothing happens.
+
+        Blocks wait before they run again, or are left to a better worker; hosts are in quarantine for some time.
+        """
+        times: list[float] = []
+        if book.asking and not book.given_up:
+            if book.frontier.next_due is not None:
+                times.append(book.frontier.next_due)
+            if book.frontier.again:
+                times.append(next(iter(book.frontier.again.values())).due + PATIENCE)
+            if book.hosts.quarantined:
+                hosts = {self._workers[worker].host for worker in book.asking if self._is_held_back(book, worker)}
+                times += [book.hosts.until(host) for host in hosts]
+        first = min((time for time in times if time > now), default=None)
+        if first is None:
+            self._looks.pop(book.plan.number, None)
+        else:
+            self._looks[book.plan.number] = first
 
     def _dismissals(self, numbers: list[int]) -> list[ev.Instruction]:
         """Workers that wait in vain, because their task is over; takes a sorted list of tasks, and consumes it."""
@@ -146,7 +200,7 @@ class Handout:
             return True
         if book.blocks.count(BlockState.RUNNING) or (len(book.being_checked) and not self.stopping):
             return False
-        if self.stopping or (book.pool.exhausted and not book.workers):
+        if self.stopping or book.given_up or (book.pool.exhausted and not book.workers):
             return True
         return not book.ready and all(self._over[number] for number, _ in book.plan.upstream)
 
@@ -157,34 +211,59 @@ class Handout:
                 break
             if not self._resources.allow(book.plan.number, worker):
                 continue
-            indices = self._next_blocks(book, worker, now, reporter)
+            tries = self._is_held_back(book, worker)
+            host = self._workers[worker].host
+            if tries and now < book.hosts.until(host):
+                continue
+            indices = self._next_blocks(book, worker, now, reporter, tries=tries)
             if not len(indices):
                 continue
+            if tries:
+                book.hosts.tries(host, now)
             del book.asking[worker]
             book.started = True
-            book.pool.reached(self._workers[worker].process)
             book.blocks.move(indices, Cause.GRANTED, now)
             lease = self._leases.grant(worker, book.plan.number, indices, now)
             done.append(
                 ev.GrantLease(
-                    worker=worker, task=lease.task, lease=lease.number, attempt=lease.attempt, indices=indices
+                    worker=worker,
+                    task=lease.task,
+                    lease=lease.number,
+                    attempt=lease.attempt,
+                    indices=indices,
+                    timeout=book.seconds_for(int(indices[0])),
                 )
             )
         return done
 
-    def _next_blocks(self, book: TaskBook, worker: int, now: float, reporter: int | None) -> Indices:
-        for index, avoid in book.frontier.again.items():
-            if worker not in avoid or not self._another_comes(book, avoid, reporter):
+    def _is_held_back(self, book: TaskBook, worker: int) -> bool:
+        """Whether the host of a worker is in quarantine, and there are workers elsewhere."""
+        hosts = book.hosts
+        if not hosts.quarantined or not hosts.is_quarantined(self._workers[worker].host):
+            return False
+        return any(not hosts.is_quarantined(self._workers[other].host) for other in book.workers)
+
+    def _free(self, book: TaskBook) -> Iterator[int]:
+        """Workers that ask, and may be given blocks."""
+        return (worker for worker in book.asking if not self._is_held_back(book, worker))
+
+    def _next_blocks(self, book: TaskBook, worker: int, now: float, reporter: int | None, *, tries: bool) -> Indices:
+        for index, retry in book.frontier.again.items():
+            overdue = now >= retry.due + PATIENCE and not tries  # a block is not tried where it may be the host's fault
+            if overdue or not self._better_comes(book, retry.mishaps, worker, reporter):
                 del book.frontier.again[index]
                 return single(index)
-        size = min(self._largest_lease, book.pace.batch(waiting=book.ready, takers=len(book.workers)))
+        size = min(1 if tries else self._largest_lease, book.pace.batch(waiting=book.ready, takers=len(book.workers)))
         return book.cleared.take(size) if book.plan.task.is_checked else self._draw(book, size, now)
 
-    def _another_comes(self, book: TaskBook, avoid: set[int], reporter: int | None) -> bool:
-        """Whether a worker that is not to be avoided waits for blocks, or has some and will be back for more."""
-        return any(
-            worker not in avoid and (worker in book.asking or worker == reporter or self._leases.of_worker(worker))
-            for worker in book.workers
+    def _better_comes(self, book: TaskBook, mishaps: Mishaps, worker: int, reporter: int | None) -> bool:
+        """Whether a worker for which less speaks waits for blocks, or has some and will be back for more."""
+        against = mishaps.against(worker, self._workers[worker].host)
+        return against > 0 and any(
+            mishaps.against(other, self._workers[other].host) < against
+            and (other in book.asking or other == reporter or self._leases.of_worker(other))
+            and not self._is_held_back(book, other)
+            for other in book.workers
         )
 
     def _draw(self, book: TaskBook, at_most: int, now: float) -> Indices:
@@ -213,7 +292,7 @@ class Handout:
 
     def _starts(self, book: TaskBook) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
-        useful = book.known_to_run
+        useful = 0 if book.given_up else book.known_to_run
         most = self._resources.most_workers(book.plan.number)
         for _ in range(book.pool.wanted(useful if most is None else min(useful, most))):
             process = self.next_process

@@ -32,6 +32,18 @@ GROWTH = 8
 SERVER_PATIENCE = 1.05
 """The server waits this many times the lease before it gives a lease up, the worker only once: clocks differ."""
 
+LEAST_PATIENCE = 1.5
+"""Seconds that it waits longer at least: a worker looks at its clock once in a second, and may be a little late."""
+
+
+def server_seconds(lease: float) -> float:
+    """How long the server waits for a sign of life from a worker.
+
+    >>> server_seconds(60.0), server_seconds(2.0)
+    (63.0, 3.5)
+    """
+    return max(lease * SERVER_PATIENCE, lease + LEAST_PATIENCE)
+
 
 def first_number(epoch: int) -> int:
     """The first number of attempts, leases and workers in a life of the driver; they grow from life to life."""
@@ -137,7 +149,7 @@ class Leases:
     def renew(self, worker: int, now: float) -> None:
         """Move the deadline of everything that a worker holds."""
         if worker in self._deadlines:
-            self._deadlines[worker] = now + self.seconds * SERVER_PATIENCE
+            self._deadlines[worker] = now + server_seconds(self.seconds)
             self._deadlines.move_to_end(worker)
 
     def cut(self, lease: Lease, kept: int) -> Indices:

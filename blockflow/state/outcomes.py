@@ -12,12 +12,14 @@ from blockflow.plan.plan import single
 from blockflow.state import events as ev
 from blockflow.state.consequences import orphan, release
 from blockflow.state.records import Record, RecordDone, RecordFailure, RecordLoss, RecordSkipped
+from blockflow.state.retries import Retry, wait_before
 from blockflow.state.transitions import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blockflow.plan.slices import Indices
+    from blockflow.state.handout import WorkerBook
     from blockflow.state.leases import Lease
     from blockflow.state.task_book import TaskBook
 
@@ -30,14 +32,28 @@ class Outcomes:
 
     Args:
         books: Of all tasks.
+        workers: By number.
         touched: Collects the tasks in which something changed.
         records: Collects what has to be durable; None if nothing has to be.
     """
 
-    def __init__(self, books: Sequence[TaskBook], touched: set[int], records: list[Record] | None) -> None:
+    def __init__(
+        self,
+        books: Sequence[TaskBook],
+        workers: dict[int, WorkerBook],
+        touched: set[int],
+        records: list[Record] | None,
+    ) -> None:
         self._books = books
+        self._workers = workers
         self._touched = touched
         self._records = records
+        self._began: float | None = None
+
+    def begin(self, now: float) -> None:
+        """Something happens: the first time, the run begins."""
+        if self._began is None:
+            self._began = now
 
     def record(self, record: Record) -> None:
         """Something has to be durable before anybody hears of what follows from it."""
@@ -69,12 +85,14 @@ class Outcomes:
         mishaps.attempt = attempt
         final = mishaps.failures > book.plan.task.max_retries
         self.record(RecordFailure(task=book.plan.number, attempt=attempt, failure=failure, final=final))
+        if worker is None or worker >= 0:  # somebody who drives the scheduler by hand may go on
+            book.first_blocks.failed(failure, times=mishaps.failures, final=final)
         if final:
             self._give_up(book, failure, now)
         elif worker is None:
             book.frontier.add(single(failure.index))  # it must not run before its pre-check agrees
         else:
-            self._run_again(book, failure.index, worker, now)
+            self._run_again(book, failure.index, worker, now, lost=False)
         return ev.TellFailure(task=book.plan.number, failure=failure, final=final)
 
     def not_run(self, book: TaskBook, indices: Indices, now: float) -> None:
@@ -94,17 +112,23 @@ class Outcomes:
             if book.mishaps[index].losses == MOST_LOSSES:
                 failure = ev.BlockFailure(index=index, error=f"{MOST_LOSSES} workers ended while they ran this block")
                 self.record(RecordFailure(task=lease.task, attempt=attempt, failure=failure, final=True))
+                book.first_blocks.failed(failure, times=1, final=True)
                 self._give_up(book, failure, now)
                 return [ev.TellFailure(task=lease.task, failure=failure, final=True)]
         for index in lease.outstanding.tolist():
-            self._run_again(book, index, lease.worker, now)
+            self._run_again(book, index, lease.worker, now, lost=True)
         return []
 
-    def _run_again(self, book: TaskBook, index: int, worker: int, now: float) -> None:
+    def _run_again(self, book: TaskBook, index: int, worker: int, now: float, *, lost: bool) -> None:
         """A block runs once more, alone, and not on the same worker if there is another."""
         book.blocks.move(single(index), Cause.GIVEN_BACK, now)
-        book.mishaps[index].workers.add(worker)
-        book.frontier.again[index] = book.mishaps[index].workers
+        mishaps = book.mishaps[index]
+        known = self._workers.get(worker)
+        mishaps.remember(worker, "" if known is None else known.host)
+        assert self._began is not None
+        others = lost or not book.workers <= mishaps.workers  # somebody comes in place of a worker that was lost
+        wait = wait_before(index, mishaps, others=others, lasted=now - self._began)
+        book.frontier.retry(index, Retry(mishaps, now + wait), now)
         self._touched.add(book.plan.number)
 
     def _give_up(self, book: TaskBook, failure: ev.BlockFailure, now: float) -> None:

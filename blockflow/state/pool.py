@@ -1,11 +1,13 @@
 """The processes of one task: when is another one started, and when is starting them given up?
 
 1. There are never more processes than the task wants, nor more than there are blocks to run.
-2. A process that ends cleanly and never got a block is not replaced: it does not want to work. One that got blocks
+2. A process that ends cleanly and never asked for a block is not replaced: it does not want to work. One that asked
    is (a script may end itself after some blocks, to free memory).
-3. A process that crashes is replaced. If it never got a block, the next one starts later, and after some such ends in
-   a row the pool gives up: something is wrong with starting, and only people can help. A crash in a block is counted
-   on the block, not here.
+3. A process that crashes is replaced. If it never asked for a block, the next one starts later, and after some such
+   ends in a row the pool gives up: something is wrong with starting, and only people can help. A crash in a block is
+   counted on the block, not here.
+4. Where starting has worked before, it is given up only after very many such ends in a row, some ten minutes of them,
+   and only when no other process is at work: a file system that is gone for a minute ends no run of a month.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ FIRST_DELAY = 0.5
 """Seconds before the second start in a row that may fail; doubled each time."""
 LONGEST_DELAY = 30.0
 LEAST_BAD_STARTS = 3
-"""Crashes in a row, before any block was granted, at which a pool gives up; one per worker if that is more."""
+"""Crashes in a row, before any block was asked for, at which a pool gives up; one per worker if that is more."""
+PATIENCE = 20
+"""So many times more crashes are needed where starting has worked before."""
 
 
 class Pool:
@@ -27,7 +31,10 @@ class Pool:
         self.gave_up: str | None = None
         """Why no process is started any more; None while all is well."""
         self._reached: set[int] = set()
+        self._joined: set[int] = set()
         self._adopted: set[int] = set()
+        self._works = False
+        """A process has asked for a block before."""
         self._declined = 0
         self._bad_starts = 0
 
@@ -61,10 +68,18 @@ class Pool:
             self._adopted.discard(process)
             self.ended(process, clean=True, how="")
 
-    def reached(self, process: int | None) -> None:
-        """A process, or a worker from elsewhere (None), got a block: starting works."""
-        self._bad_starts = 0
+    def joined(self, process: int | None) -> None:
+        """A worker in a process has come: it wants to work."""
         if process in self.alive:
+            self._joined.add(process)
+
+    def reached(self, process: int | None) -> None:
+        """A process, or a worker from elsewhere (None), asks for a block: starting works."""
+        if process is None:
+            self._bad_starts = 0
+        elif process in self.alive and process not in self._reached:
+            self._bad_starts = 0
+            self._works = True
             self._reached.add(process)
 
     def ended(self, process: int, *, clean: bool, how: str) -> None:
@@ -72,13 +87,16 @@ class Pool:
         if process not in self.alive:
             return
         self.alive.discard(process)
+        joined = process in self._joined
+        self._joined.discard(process)
         if process in self._reached:
             self._reached.discard(process)
-        elif clean:
+        elif clean and not joined:
             self._declined += 1
         else:
             self._bad_starts += 1
-            if self._bad_starts >= max(LEAST_BAD_STARTS, self.size):
+            most = PATIENCE * self.size if self._works else max(LEAST_BAD_STARTS, self.size)
+            if self._bad_starts >= most and not self._reached:
                 self.gave_up = (
                     f"{self._bad_starts} worker processes in a row ended before they asked for a block; the last {how}"
                 )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blockflow.state.events import BlockFailure
-    from blockflow.state.task_book import Mishaps, TaskBook
+    from blockflow.state.retries import Mishaps
+    from blockflow.state.task_book import TaskBook
 
 _SLAB = 2**18
 """Blocks that are counted for those that wait for them at once."""

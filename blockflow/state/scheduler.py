@@ -94,7 +94,7 @@ class Scheduler:
         self._touched = set(range(len(self._books)))
         """Tasks to which something happened."""
         self._records: list[Record] = []
-        self._outcomes = Outcomes(self._books, self._touched, self._records if recording else None)
+        self._outcomes = Outcomes(self._books, self._workers, self._touched, self._records if recording else None)
         self._arrivals = Arrivals(self._books, self._leases, self._workers, self._outcomes, self._touched)
         self._handout = Handout(
             self._books,
@@ -137,7 +137,8 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """The time at which a :class:`Ticked` will have something to do."""
-        times = [self._leases.next_deadline, self._handout.next_recall, self._arrivals.absence.until]
+        handout = self._handout
+        times = [self._leases.next_deadline, handout.next_recall, handout.next_look, self._arrivals.absence.until]
         return min((time for time in times if time is not None), default=None)
 
     # ------------------------------------------------------------------------------------- from life to life
@@ -206,6 +207,7 @@ class Scheduler:
             InvalidTransition: A bug in blockflow; the scheduler must not be used any more.
         """
         done: list[ev.Instruction] = []
+        self._outcomes.begin(now)
         match event:
             case ev.WorkerJoined():
                 self._arrivals.joined(event, now)
@@ -217,12 +219,17 @@ class Scheduler:
                 done += self._reported(event, now)
             case ev.BlocksReturned():
                 self._returned(event, now)
+            case ev.HeartbeatReceived() if event.seen:
+                self._leases.renew(event.worker, now)
             case ev.HeartbeatReceived():
                 self._alive(event.worker, now)
             case ev.WorkerLeft():
                 done += self._left(event, now)
+            case ev.WorkerEnding():
+                self._known(event.worker, now).ending = True
+                self._leave_alone(event.worker)
             case ev.ConnectionLost():
-                self._disconnected(event.worker)
+                self._disconnected(event.worker, now)
             case ev.ProcessEnded():
                 self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how)
                 self._touched.add(event.task)
@@ -243,6 +250,7 @@ class Scheduler:
         book = self._books[self._known(worker, now).task]
         self._leases.renew(worker, now)
         if worker in book.workers:
+            book.pool.reached(self._workers[worker].process)
             book.asking.setdefault(worker, now)
             self._touched.add(book.plan.number)
 
@@ -268,6 +276,8 @@ class Scheduler:
             self._leases.end(lease)
         self._touched.add(book.plan.number)
         book.pace.measured(len(reported), event.seconds)
+        if not event.failures:
+            book.limit.measured(len(reported), event.seconds)
         good = reported
         if event.failures:
             fine = ~np.isin(reported, [failure.index for failure in event.failures])
@@ -283,14 +293,17 @@ class Scheduler:
             done.append(ev.RunChecks(task=book.plan.number, phase=ev.Phase.AFTER, indices=good))
         elif len(good):
             self._outcomes.done(book, good, attempts, event.seconds, now)
-        return done + self._count_failures_in_a_row(event, len(good))
+        return done + self._count_failures_in_a_row(event, len(good), now)
 
-    def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int) -> list[ev.Instruction]:
+    def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int, now: float) -> list[ev.Instruction]:
         worker = self._workers[event.worker]
         book = self._books[worker.task]
         if good:
             worker.failed_in_a_row.clear()
+            book.hosts.succeeded(worker.host)
         worker.failed_in_a_row.update(failure.index for failure in event.failures)
+        for failure in event.failures:
+            book.hosts.failed(worker.host, failure.index, now)
         replaceable = worker.process is not None and event.worker in book.workers
         if len(worker.failed_in_a_row) < FAILURES_IN_A_ROW or not replaceable:
             return []
@@ -318,9 +331,11 @@ class Scheduler:
         self._arrivals.gone(event.worker)
         return done
 
-    def _disconnected(self, worker: int) -> None:
+    def _disconnected(self, worker: int, now: float) -> None:
         if worker not in self._workers:
             return
+        if self._workers[worker].ending:  # the end of its connection is the end of its process
+            self._lose(worker, now, suspicious=False)
         self._workers[worker].connected = False
         self._leave_alone(worker)
         if not self._leases.of_worker(worker):
@@ -332,8 +347,8 @@ class Scheduler:
             done += self._lose(worker, now, suspicious=True)
             if not self._workers[worker].connected:
                 self._arrivals.gone(worker)
-        for known in self._arrivals.absence.passed(now):
-            self._arrivals.gone(known.worker)
+        self._arrivals.passed(now)
+        self._touched.update(self._handout.to_look_at(now))
         return done + self._handout.recalls(now)
 
     def _stop(self) -> list[ev.Instruction]:
@@ -341,11 +356,10 @@ class Scheduler:
             return []
         self._handout.stopping = True
         self._touched.update(range(len(self._books)))
-        return [
-            ev.RecallLease(worker=lease.worker, lease=lease.number)
-            for lease in self._leases
-            if self._workers[lease.worker].connected
-        ]
+        holders = {lease.worker for lease in self._leases if self._workers[lease.worker].connected}
+        for worker in holders:
+            self._leave_alone(worker)
+        return [ev.DismissWorker(worker=worker) for worker in sorted(holders)]
 
     def _checked(self, event: ev.BlocksChecked, now: float) -> list[ev.Instruction]:
         book = self._books[event.task]
@@ -374,6 +388,7 @@ class Scheduler:
     def _lose(self, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
         """A worker will not finish what it holds; with `suspicious` one of the blocks may have been the cause."""
         done: list[ev.Instruction] = []
+        suspicious = suspicious and not self._workers[worker].ending
         for lease in self._leases.of_worker(worker):
             self._leases.end(lease)
             if suspicious:

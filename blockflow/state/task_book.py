@@ -6,7 +6,7 @@ Plain data with a few questions; all changes are made by :mod:`blockflow.state.s
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +15,13 @@ from msgspec import structs
 from blockflow.plan.order import ranks_for
 from blockflow.plan.plan import single
 from blockflow.state.block_states import BlockStates
+from blockflow.state.first_blocks import FirstBlocks
 from blockflow.state.frontier import Frontier, Ranked, Smallest
+from blockflow.state.hosts import Hosts
 from blockflow.state.leases import Pace
+from blockflow.state.limits import Limit
 from blockflow.state.pool import Pool
+from blockflow.state.retries import Mishaps
 from blockflow.state.transitions import ENDED, SATISFIED, BlockState, Cause
 
 if TYPE_CHECKING:
@@ -69,20 +73,6 @@ class TaskState:
         return self.unended_count == 0
 
 
-@dataclass(slots=True)
-class Mishaps:
-    """What went wrong with a block so far."""
-
-    failures: int = 0
-    """Failures of the user's code: the block function, and both checks."""
-    losses: int = 0
-    """Workers that ended while they ran this block, and certainly no other."""
-    workers: set[int] = field(default_factory=set)
-    """On which it failed, or which were lost with it."""
-    attempt: int = 0
-    """The last that failed."""
-
-
 class TaskBook:
     """What the scheduler knows about one task."""
 
@@ -94,8 +84,12 @@ class TaskBook:
         self.pool = Pool(plan.workers)
         self.pace = Pace()
         """Of the blocks."""
+        self.limit = Limit()
+        """How long a block may take, if the task leaves that to us."""
         self.check_pace = Pace()
         """Of the pre-checks."""
+        self.hosts = Hosts()
+        self.first_blocks = FirstBlocks()
         self.started = False
         self.workers: set[int] = set()
         """Workers that may be given blocks: they are connected, and were not dismissed."""
@@ -123,18 +117,37 @@ class TaskBook:
         """Blocks that wait for nothing but a worker."""
         if self.plan.task.is_checked:
             return len(self.cleared) + len(self.frontier.again)
-        return len(self.frontier)
+        return len(self.frontier) - self.frontier.later
 
     @property
     def known_to_run(self) -> int:
         """Blocks that run or certainly have to: as many processes may be of use."""
-        return self.to_run + self.blocks.count(BlockState.RUNNING)
+        return self.to_run + self.frontier.later + self.blocks.count(BlockState.RUNNING)
+
+    @property
+    def works(self) -> bool:
+        """Whether a block was done, now or before: the user's code can work."""
+        found_done = self.plan.task.pre_check is not None or self.plan.task.check_blocks is not None
+        return self.blocks.count(BlockState.DONE) + found_done * self.blocks.count(BlockState.SKIPPED) > 0
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing is handed out because all first blocks fail for the same reason; one that is done ends it."""
+        return self.first_blocks.say_no and self.plan.task.stop_if_all_fail and not self.verifying and not self.works
 
     def claim(self, indices: Indices, now: float) -> None:
         """Blocks that could be handed out are held by a worker that outlived its driver."""
         undrawn = indices[self.blocks.states[indices] == BlockState.PENDING]
         self.blocks.move(indices, Cause.CLAIMED, now)
         self.frontier.claimed(indices, undrawn)
+        self.cleared.remove(indices)
+
+    def seconds_for(self, index: int | None = None) -> float | None:
+        """How long a block may take, or any, if the task leaves that to us; None for no limit of ours."""
+        if self.plan.task.timeout != "auto":
+            return None
+        known = None if index is None else self.mishaps.get(index)
+        return self.limit.seconds(0 if known is None else known.failures)
 
     def put_back(self, indices: Indices) -> None:
         """Blocks that were handed out, but not run, wait for a worker again."""

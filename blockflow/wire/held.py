@@ -17,6 +17,8 @@ class HeldLease:
     number: int
     attempt: int
     indices: list[int]
+    timeout: float | None = None
+    """Seconds that each block may take; None for what holds for all leases."""
     started: int = 0
     """Blocks handed to the user's code so far."""
     done: int = 0

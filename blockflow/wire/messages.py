@@ -104,6 +104,9 @@ class Goodbye(_Message, frozen=True, tag=5):
     """The worker leaves, and will not write any more."""
 
     reason: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+    under_way: bool = False
+    """The process ends in the middle of blocks that it still holds, and nobody is to blame. Only the end of the
+    connection, which the operating system closes when no thread runs any more, says that it does not write."""
 
 
 class Held(_Message, frozen=True, tag=6):
@@ -182,6 +185,8 @@ class Granted(_Message, frozen=True, tag=18):
     """Attempt number of the first block; the others follow it."""
     runs: Annotated[tuple[Natural, ...], Meta(max_length=2 * MOST_BLOCKS)]
     """Indices as gaps and lengths of runs, alternately: see :func:`pack_runs`."""
+    timeout_microseconds: Natural | None = None
+    """How long each block may take, in place of what :class:`Welcome` says."""
 
 
 class Acknowledged(_Message, frozen=True, tag=19):
@@ -196,6 +201,9 @@ class Alive(_Message, frozen=True, tag=20):
     """Answer to a heartbeat."""
 
     number: Natural
+    timeout_microseconds: Natural | None = None
+    """How long each block that is held may take, if that is longer than what was said when it was granted, or if
+    nothing was said."""
 
 
 class Recalled(_Message, frozen=True, tag=21):

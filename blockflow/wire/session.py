@@ -68,7 +68,9 @@ class WorkerSession:
         self.refused: str | None = None
         """Why the driver does not want this worker."""
         self.finished = False
-        """The driver has nothing more for this worker."""
+        """Nothing more is taken, because the driver has nothing for this worker, or because it ends."""
+        self.dismissed = False
+        """The driver has said so."""
         self.deadline: float | None = None
         """After this time the worker holds nothing any more; None before it has been welcomed."""
         self.overtaken = False
@@ -117,14 +119,26 @@ class WorkerSession:
         self._report_shortened(now)
         self._outgoing.append(Heartbeat(self._numbered(now)))
 
-    def goodbye(self, reason: str, now: float) -> None:
-        """Report what is done, give back what is not started, and leave."""
+    def drain(self) -> None:
+        """Take nothing more, and give back what is not started."""
+        self.finished = True
+        for lease in list(self._leases):
+            self._give_back(lease)
+
+    def goodbye(self, reason: str, now: float, *, under_way: bool = False) -> None:
+        """Report what is done, give back what is not started, and leave.
+
+        Args:
+            reason: In words.
+            now: The time.
+            under_way: The process ends in the middle of blocks; others can have them when its connection has ended.
+        """
         for lease in list(self._leases):
             self._give_back(lease)
             self._report_progress(lease, now, asks=False)
         self._leases.clear()
         self.finished = True
-        self._outgoing.append(Goodbye(reason))
+        self._outgoing.append(Goodbye(reason, under_way))
 
     def take_outgoing(self) -> list[FromWorker]:
         """What has to be sent now, in this order."""
@@ -152,14 +166,14 @@ class WorkerSession:
                 self._acknowledged(message)
             case Alive():
                 self._answered(message.number)
+                self._allow(message.timeout_microseconds)
             case Recalled():
                 for lease in list(self._leases):
                     if lease.number == message.lease:
                         self._give_back(lease)
             case Finished():
-                self.finished = True
-                for lease in list(self._leases):
-                    self._give_back(lease)
+                self.dismissed = True
+                self.drain()
             case _:
                 assert_never(message)
 
@@ -167,6 +181,10 @@ class WorkerSession:
     def welcomed(self) -> bool:
         """Whether the driver has answered the last Hello."""
         return self.welcome is not None and 0 not in self._sent_at
+
+    def unanswered_for(self, now: float) -> float:
+        """For how many seconds the driver has left something unanswered that asks for an answer."""
+        return now - min(self._sent_at.values(), default=now)
 
     @property
     def heartbeat_seconds(self) -> float:
@@ -179,6 +197,12 @@ class WorkerSession:
         if self.welcome is None:
             raise LocalProtocolError("the driver has not welcomed this worker yet")
         return self.welcome.lease_microseconds / 1e6
+
+    def timeout_of(self, given: Given | None) -> float | None:
+        """How many seconds a block may take, or, without one, any block; None for no limit."""
+        if given is not None and given.lease.timeout is not None:
+            return given.lease.timeout
+        return None if self.welcome is None else _seconds(self.welcome.timeout_microseconds)
 
     # --------------------------------------------------------------------------------------------------- blocks
 
@@ -271,10 +295,16 @@ class WorkerSession:
         if not indices:
             raise RemoteProtocolError("a lease without blocks")
         self._asked = False
-        lease = HeldLease(message.lease, message.attempt, indices)
+        lease = HeldLease(message.lease, message.attempt, indices, _seconds(message.timeout_microseconds))
         self._leases.append(lease)
         if self.finished:
             self._give_back(lease)
+
+    def _allow(self, microseconds: int | None) -> None:
+        """Let blocks take longer than was said when they were granted, because others do."""
+        if microseconds is not None:
+            for lease in self._leases:
+                lease.timeout = max(microseconds / 1e6, lease.timeout or 0.0)
 
     def _answered(self, number: int, *, renews: bool = True) -> None:
         sent = self._sent_at.pop(number, None)
@@ -326,6 +356,10 @@ class WorkerSession:
         self._number += 1
         self._sent_at[self._number] = now
         return self._number
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / 1e6
 
 
 def _lease_number(lease: HeldLease) -> int:

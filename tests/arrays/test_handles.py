@@ -18,6 +18,8 @@ from zarr.storage import MemoryStore, ZipStore
 
 import blockflow
 from blockflow.arrays import Array, open_ds, prepare_ds
+from blockflow.arrays.handles import MemmapHandle, portable
+from blockflow.arrays.window import writable
 from blockflow.errors import ArrayError, ArrayNotFoundError, MetadataError
 from blockflow.geometry import Roi
 
@@ -100,6 +102,51 @@ def test_what_no_file_has_travels_itself(tmp_path: Path) -> None:
     part = np.memmap(tmp_path / "raw.bin", "uint8", "r")[4:6]
     for data, expected in [(private, [99, *range(1, 12)]), (part, [4, 5])]:
         assert sent(Array(data), "print(x.to_ndarray().tolist())", tmp_path) == str(expected)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_view_of_a_memmap_is_opened_again(tmp_path: Path, order: Any) -> None:
+    data = np.memmap(tmp_path / "raw.bin", "uint16", "w+", offset=6, shape=(4, 5, 6), order=order)
+    data[...] = np.arange(120).reshape(4, 5, 6)
+    for view in (data[1], data[:, ::2, 1], data[::-1, :, ::-1], np.asarray(data)[2:, 1]):
+        handle = portable(view)
+        assert isinstance(handle, MemmapHandle)
+        again = handle.open()
+        np.testing.assert_array_equal(again, view)
+        begin, end = handle.span
+        assert handle.open().flags.writeable
+        assert 6 <= begin < end <= 6 + data.nbytes
+        assert portable(again) == handle
+    sent(Array(data[1]), "x[x.roi] = 7", tmp_path)
+    assert (data[1] == 7).all()
+    assert (data[0] != 7).any()
+
+
+def test_a_memmap_whose_file_has_changed(tmp_path: Path) -> None:
+    np.arange(12, dtype="uint8").tofile(tmp_path / "raw.bin")
+    payload = pickle.dumps(Array(np.memmap(tmp_path / "raw.bin", "uint8", "r")[3:]))
+    (tmp_path / "raw.bin").write_bytes(b"1234")
+    with pytest.raises(MetadataError, match=r"raw.bin has changed since this handle was made"):
+        pickle.loads(payload)
+    (tmp_path / "raw.bin").unlink()
+    with pytest.raises(ArrayNotFoundError, match="no file at"):
+        pickle.loads(payload)
+
+
+def test_an_hdf5_dataset_is_opened_again(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="needs the extra 'hdf5'")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a/raw"] = np.arange(6)
+        with pytest.raises(ArrayError, match="must be in a file opened with mode 'r' to be read by other processes"):
+            pickle.dumps(Array(file["a/raw"]))
+        assert writable(file["a/raw"])
+    with h5py.File(tmp_path / "x.h5", "r") as file:
+        assert not writable(file["a/raw"])
+        assert sent(Array(file["a/raw"], (5,)), "print(x.roi, x.to_ndarray())", tmp_path) == "[5:11] (6) [0 1 2 3 4 5]"
+        payload = pickle.dumps(Array(file["a/raw"]))
+    (tmp_path / "x.h5").unlink()
+    with pytest.raises(ArrayNotFoundError, match="there is no file"):
+        pickle.loads(payload)
 
 
 class Ones:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockflow import Block, Roi, Task, run_blockwise
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BLOCK = 64
 CONTEXT = 32

@@ -91,7 +91,7 @@ def at_the_end(folder: Path, disk: Path) -> dict[str, Any]:
 
     one = Roi((0,), (1,))
     task = Task("line", Roi((0,), (5,)), one, one, work)
-    told = {"well": bool(run_blockwise(task, progress=False, summary=False, run_dir=disk / "run"))}
+    told: dict[str, Any] = {"well": bool(run_blockwise(task, progress=False, summary=False, run_dir=disk / "run"))}
     told["done"] = Ledger.open(disk / "run").counts("line")["done"]
     told["snapshot"] = (disk / "run" / "ledger.zarr").exists()
     (disk / "filler").unlink()

@@ -15,7 +15,6 @@ from pathlib import Path
 import blockflow.net.link
 from blockflow import Block, Client
 
-
 STAYS = "GUEST_STAYS"
 """The environment variable that tells it."""
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import blockflow
 from blockflow import Ledger
@@ -35,7 +35,8 @@ PATIENCE = 120.0
 """Seconds after which a test gives up."""
 
 
-class Execution(NamedTuple):
+@dataclass(frozen=True)
+class Execution:
     """One call of a block function."""
 
     task: str
@@ -123,9 +124,13 @@ class Scene:
 
     def end(self, seconds: float = PATIENCE) -> None:
         """Wait for a good end of the driver."""
-        until(lambda: self.keep_journal() or self.driver.poll() is not None, "the run ends", seconds)  # type: ignore[func-returns-value]
+        until(self._has_ended, "the run ends", seconds)
         assert self.driver.returncode == 0, self.complaints.read_text()
         assert json.loads(self.said.read_text()) == {"first": self.blocks, "second": self.blocks - 1}
+
+    def _has_ended(self) -> bool:
+        self.keep_journal()
+        return self.driver.poll() is not None
 
     def keep_journal(self) -> None:
         """Keep everything that is recorded, also what is later folded into a snapshot."""

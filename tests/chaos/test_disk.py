@@ -102,7 +102,9 @@ def test_a_run_whose_directory_is_removed_stops(tmp_path: Path) -> None:
             shutil.rmtree(run_dir, ignore_errors=True)
         time.sleep(0.05)
 
-    with pytest.raises(OwnershipLostError, match=r"owner\.json is gone: somebody has removed or moved the run directory"):
+    with pytest.raises(
+        OwnershipLostError, match=r"owner\.json is gone: somebody has removed or moved the run directory"
+    ):
         run_blockwise(line(work), progress=False, summary=False, run_dir=run_dir)
     assert len((tmp_path / "began").read_text()) < 100
 
@@ -133,10 +135,9 @@ def test_a_run_of_whose_directory_a_part_is_removed_tells_the_truth(
                 os.unlink(path)
 
     assert run_blockwise(line(work), progress=False, summary=False, run_dir=run_dir)
-    try:
-        done = Ledger.open(run_dir).counts("line")["done"]
-    except LedgerError as error:
-        assert part in str(error)
-        assert part == "blockflow.json" or "no snapshot of the run was made: " in capfd.readouterr().err
-    else:
-        assert done == 200
+    if part in ("connection", "logs", "plan.json"):  # written again, or of no more use
+        assert Ledger.open(run_dir).counts("line")["done"] == 200
+        return
+    with pytest.raises(LedgerError, match=part):
+        Ledger.open(run_dir).counts("line")
+    assert part == "blockflow.json" or "no snapshot of the run was made: " in capfd.readouterr().err

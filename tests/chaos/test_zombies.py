@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from blockflow import Client, Context, Roi, RunResult, Task, run_blockwise
+from blockflow import Context, Roi, RunResult, Task, run_blockwise
 from blockflow.place import is_dead
 from tests.chaos.guest import STAYS
 from tests.chaos.proxy import Proxy
@@ -57,8 +57,6 @@ class Guests:
 
         def start() -> None:
             import os
-            import subprocess
-            import sys
 
             environment = os.environ | {"PYTHONPATH": root}
             try:

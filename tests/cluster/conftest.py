@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,23 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blockflow.logging import get_log_basedir, set_log_basedir
+from tests.cluster import slurm_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-def _load(name: str) -> Any:
-    """A module beside this file."""
-    specification = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-slurm_cluster = _load("slurm_cluster")
 
 MARK = "BLOCKFLOW_TEST_MARK"
 
@@ -89,3 +77,21 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "seen"
     made.mkdir()
     return made
+
+
+@pytest.fixture
+def lsf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stand-ins for the commands of LSF, and the directory of their state; no job is left."""
+    programs, state = tmp_path / "bin", tmp_path / "lsf"
+    programs.mkdir()
+    state.mkdir()
+    source = Path(__file__).with_name("lsf_standin.py")
+    for name in ("bsub", "bjobs", "bkill"):
+        (programs / name).write_text(f"#!{sys.executable}\n{source.read_text()}")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("LSF_STANDIN", str(state))
+    monkeypatch.setenv("DAISY_HOST", "127.0.0.1")
+    yield state
+    left = subprocess.run(["bjobs", "-noheader", "-o", "jobid delimiter='|'"], capture_output=True, check=True).stdout
+    assert left == b"", "jobs were left behind"

@@ -45,6 +45,7 @@ class Scene:
         payload = {
             "task": "t",
             "log": str(self.folder / f"log_{process}"),
+            "adds": False,
             "takes_block": False,
             "directory": str(self.folder),
             "path": sys.path,

@@ -27,10 +27,11 @@ def local_run(tmp_path: Path) -> Iterator[WaitingRun]:
     yield from running(tmp_path, None)
 
 
-def running(tmp_path: Path, host: str | None) -> Iterator[WaitingRun]:
+def running(tmp_path: Path, host: str | None, lease_seconds: float = 60.0) -> Iterator[WaitingRun]:
+    """A run that waits, and what must be true when it has ended."""
     before = blockflow.logging.get_log_basedir()
     blockflow.logging.set_log_basedir(tmp_path / "logs")
-    run = WaitingRun(tmp_path, host)
+    run = WaitingRun(tmp_path, host, lease_seconds)
     thread = threading.Thread(target=run.run)
     thread.start()
     try:

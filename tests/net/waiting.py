@@ -33,6 +33,7 @@ class WaitingRun:
 
     folder: Path
     host: str | None = "127.0.0.1"
+    lease_seconds: float = 60.0
     results: list[RunResult] = field(default_factory=list)
 
     @property
@@ -55,4 +56,6 @@ class WaitingRun:
                 time.sleep(0.01)
 
         task = Task("wait", Roi((0,), (2,)), Roi((0,), (1,)), Roi((0,), (1,)), wait, num_workers=1)
-        self.results.append(run_blockwise([task], progress=False, summary=False, host=self.host))
+        self.results.append(
+            run_blockwise([task], progress=False, summary=False, host=self.host, lease_seconds=self.lease_seconds)
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from blockflow import Block, Grid, Roi
+from blockflow import Block, Command, Grid, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import (
@@ -24,6 +25,7 @@ from blockflow.errors import (
     BlockError,
     BlockflowError,
     GeometryError,
+    MetadataError,
     NotShippableError,
     PlanError,
     RunError,
@@ -140,6 +142,13 @@ class TestGivenAndWritten:
         out = np.zeros(4, int)
         map_blocks(np.add, Array(np.arange(4), (80,), (8,)), np.ones(4, int), out=out, grid=3, **HERE)
         assert out.tolist() == [1, 2, 3, 4]
+
+    def test_one_dtype_for_each_output(self) -> None:
+        got = map_blocks(lambda b: (b, b), IMAGE, out=[None, None], dtype=["f4", "u8"], grid=5, **HERE)
+        assert [str(each.dtype) for each in got] == ["float32", "uint64"]
+
+    def test_as_many_workers_as_processors(self) -> None:
+        assert_array_equal(map_blocks(plus_one, IMAGE, grid=(12, 10), progress=False), IMAGE + 1)
 
     def test_a_given_grid(self) -> None:
         grid = Grid.balanced((12, 10), max_size=5, overlap=2)
@@ -288,6 +297,19 @@ class TestArrays:
         for array in (stored, tmp_path / "a.npy", np.load(tmp_path / "a.npy", mmap_mode="r+")):
             with pytest.raises(PlanError, match=r"^out must not be source 0: a block that is done again"):
                 map_blocks(plus_one, array, out=array, grid=4, **HERE)
+
+    def test_parts_of_one_file_that_do_not_meet_are_different(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.stack([IMAGE, IMAGE * 0]))
+        read, write = (np.load(tmp_path / "a.npy", mmap_mode=mode) for mode in ("r", "r+"))
+        map_blocks(plus_one, read[0, ::-1], out=write[1, ::-1], grid=5, **THERE)
+        assert_array_equal(np.load(tmp_path / "a.npy"), [IMAGE, IMAGE + 1])
+        with pytest.raises(PlanError, match=r"^out must not be source 0"):
+            map_blocks(plus_one, read[0], out=write[0], grid=5, **THERE)
+        with pytest.raises(PlanError, match=r"^out must not be source 0"):
+            map_blocks(plus_one, write[0], out=write[0, ::-1], grid=5, **THERE)
+        shared = SharedArray.from_array(IMAGE)
+        with pytest.raises(PlanError, match=r"^out must not be source 0"):
+            map_blocks(plus_one, shared, out=pickle.loads(pickle.dumps(shared)), grid=5, **THERE)
 
 
 class TestCasting:
@@ -463,6 +485,17 @@ class TestFailures:
             map_blocks(lambda block: block - 4 // (int(block[0]) - 4), np.arange(8), out=out, grid=4, **THERE)
         assert out.tolist() == [1, 2, 3, 4, 0, 0, 0, 0]
 
+    def test_workers_that_cannot_begin(self) -> None:
+        def setup() -> None:
+            raise MemoryError("too large a model")
+
+        with pytest.raises(MemoryError, match=r"^too large a model$") as info:
+            map_blocks(same, np.arange(4), grid=4, setup=setup, collect=True, **THERE)
+        assert isinstance(info.value.__cause__, RunError)
+        assert str(info.value.__cause__).startswith("1 of 1 blocks are not done: ")
+        with pytest.raises(RunError, match=r"^1 of 1 blocks are not done: .*; what the workers printed is in"):
+            map_blocks(same, np.arange(4), grid=4, setup=lambda: os._exit(3), collect=True, **THERE)
+
     def test_failures_while_iterating_come_in_the_end(self) -> None:
         got: list[int | None] = []
         with pytest.raises(IndexError):
@@ -475,6 +508,32 @@ class TestFailures:
             map_blocks(lambda block: lock.locked(), np.arange(4), grid=2, collect=True, **THERE)
         with pytest.raises(NotShippableError, match="lock"):
             list(iter_blocks(lambda block: lock.locked(), np.arange(4), grid=2, **THERE))
+
+
+class TestOtherMachines:
+    def test_workers_that_a_command_starts(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "image.npy", IMAGE)
+        options: dict[str, Any] = {
+            "grid": 6,
+            "launcher": Command("sh -c {command}", workers=2),
+            "host": "127.0.0.1",
+            "progress": False,
+        }
+        source = tmp_path / "image.npy"
+        out = map_blocks(plus_one, source, out=tmp_path / "out.npy", run_dir=tmp_path / "a", **options)
+        assert_array_equal(out, IMAGE + 1)
+        sums = map_blocks(np.sum, source, collect=True, run_dir=tmp_path / "b", **options)
+        again = [result for _, result in iter_blocks(np.sum, source, run_dir=tmp_path / "c", **options)]
+        assert sums == again == map_blocks(np.sum, IMAGE, grid=6, collect=True, **HERE)
+
+    def test_refused(self, tmp_path: Path) -> None:
+        command = Command("sh -c {command}", workers=2)
+        remote: dict[str, Any] = {"launcher": command, "num_workers": None, "run_dir": tmp_path / "run"}
+        refused("num_workers=0 is this process, which needs no launcher", IMAGE, **remote | {"num_workers": 0})
+        refused("keep results and exceptions in the run directory: pass run_dir", IMAGE, **remote | {"run_dir": None})
+        refused("launcher must be Local, Slurm", IMAGE, launcher="slurm")
+        for image in (IMAGE, SharedArray.from_array(IMAGE)):
+            refused("see files only, and <Array [0:12, 0:10]", image, out=tmp_path / "o.npy", **remote)
 
 
 class TestResuming:
@@ -525,12 +584,17 @@ def refused(
 
 
 class TestRefused:
+    def test_iterating_refuses_before_the_first_step(self) -> None:
+        with pytest.raises(PlanError, match="num_workers must be"):
+            iter_blocks(same, IMAGE, num_workers=-1)
+
     def test_arguments(self, tmp_path: Path) -> None:
         line = np.arange(8)
         refused("function must be callable, got 3", line, function=3)
         refused("call must be one of 'array', 'block', got 'source'", line, call="source")
         refused("casting must be one of 'checked', 'no'", line, casting="loose")
         refused("num_workers must be a whole number >= 0, or None for all processors, got -1", line, num_workers=-1)
+        refused("teardown gets what setup returns", line, teardown=print)
         refused("pad is for call='array'", line, call="block", pad="edge")
         refused("pad must be None, a mode of numpy.pad, or a dict of its arguments: got 'mirror'", line, pad="mirror")
         refused("a map needs at least one source, or an output that exists", collect=True)
@@ -538,6 +602,7 @@ class TestRefused:
         refused("source 0 must be a path, an Array, or an array with shape, dtype and []: list has no shape", [1, 2])
         refused("grid must be a Grid, or the shape of a block in voxels, got 'large'", line, grid="large")
         refused("dtype must be one, or one for each of 1 outputs, got 2", line, dtype=["u1", "u2"])
+        refused("axis 1: block must be a whole number of at least 1, got 'x'", np.zeros((8, 8)), grid=(4, "x"))
         refused("a grid has its own context", line, grid=Grid.regular((8,), 4), context=2)
         refused("pad has nothing to do", line, grid=Grid.regular((8,), 4, 1), pad="edge")
         refused("the function must return an array for out, it returned None", line, function=lambda block: None)
@@ -603,6 +668,10 @@ class TestRefused:
             error=GeometryError,
         )
         refused("mask", line, mask=np.zeros(7, bool))
+
+    def test_damaged_metadata_says_which_argument(self, tmp_path: Path) -> None:
+        prepare_ds(tmp_path / "a.zarr", "x", Roi((0,), (8,)), dtype="i8").data.attrs["voxel_size"] = [0.5]
+        refused("source 0: ", tmp_path / "a.zarr" / "x", error=MetadataError)
 
     def test_storage(self, tmp_path: Path) -> None:
         line = np.arange(8)

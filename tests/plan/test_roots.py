@@ -18,6 +18,7 @@ from tests.plan.oracle import upstream_across
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from random import Random
 
 PLANS = plans(allow_empty=True)
 REQUESTS = st.lists(st.tuples(st.integers(0, 6), st.none() | st.integers(-1, 70)))
@@ -113,3 +114,44 @@ def test_boxes_around_several_upstream_tasks_are_cut_out() -> None:
     ]
     assert sorted(drain(Roots(levels, holes))) == expected
     assert drain(Roots(levels, [((0, 6), (0, 6))])) == []
+
+
+@given(PLANS, st.randoms(use_true_random=False))
+def test_roots_that_have_left_their_first_state_are_passed_over(plan: Plan, random: Random) -> None:
+    """At the beginning, as after a restart, and while they wait to be drawn."""
+    for planned in plan.tasks:
+        roots = planned.roots()
+        states = np.zeros(planned.grid.size, dtype=np.uint8)
+        expected = waits_for_nothing(planned, plan)
+        states[[index for index in range(planned.grid.size) if random.random() < 0.4]] = 3
+        left = {index for index in expected if not states[index]}
+        roots.pass_over(states)
+        while True:
+            assert roots.left == len(left)
+            assert (roots.next is None) == (not left)
+            assert roots.next is None or roots.next in left
+            if not left:
+                break
+            if random.random() < 0.3:
+                claimed = np.array(random.sample(sorted(left), random.randint(1, len(left))), dtype=np.int64)
+                states[claimed] = 2
+                roots.claimed(claimed)
+                left.difference_update(claimed.tolist())
+            else:
+                taken = roots.take(random.randint(1, 4)).tolist()
+                assert taken
+                assert left.issuperset(taken)
+                left.difference_update(taken)
+                states[taken] = 1
+
+
+def test_many_roots_that_are_passed_over_are_looked_through_in_pieces() -> None:
+    task = Task("t", Roi((0,), (100_000,)), Roi((0,), (1,)), Roi((0,), (1,)))
+    planned = compile_plan([task]).tasks[0]
+    states = np.full(100_000, 3, dtype=np.uint8)
+    states[[5, 99_998]] = 0
+    roots = planned.roots()
+    roots.pass_over(states)
+    assert roots.take(1).tolist() == [5]
+    assert roots.take(9).tolist() == [99_998]
+    assert roots.next is None

@@ -276,12 +276,13 @@ def test_a_copy_may_have_another_number_of_workers(number: int) -> None:
 
 
 def test_timeouts_must_be_numbers_of_seconds() -> None:
+    assert plane(timeout="auto").timeout == "auto"
     for seconds in (1, 0.5, np.float32(0.5), np.int64(3)):
         timeout = plane(timeout=seconds).timeout
         assert timeout == seconds
         assert type(timeout) is float
     for value in (0, -1, float("nan"), float("inf"), "60", True, [60]):
-        message = f"task 'plane': timeout must be a number of seconds > 0, or None for no limit, got {value!r}"
+        message = f"task 'plane': timeout must be a number of seconds > 0, 'auto', or None for no limit, got {value!r}"
         refused(PlanError, message, timeout=value)
 
 

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blockflow.ledger import frames
 from blockflow.ledger.frames import HEAD_SIZE
 from blockflow.ledger.journal import Journal
 from blockflow.ledger.run_ledger import RunLedger
 from blockflow.outbox import Outbox
 from blockflow.plan.conflicts import Levels, levels_of
 from blockflow.plan.plan import TaskPlan, single
+from blockflow.state import consequences, leases, outcomes
 from blockflow.state import events as ev
-from blockflow.state import leases, outcomes
 from blockflow.state.absence import Absence
 from blockflow.state.arrivals import Arrivals
 from blockflow.state.handout import Handout
@@ -26,7 +25,6 @@ from blockflow.testing.simulation.cluster import Cluster
 from blockflow.testing.simulation.link import Link
 from blockflow.wire import messages as wire
 from blockflow.wire.framing import FrameReader
-from blockflow.wire.held import Given, HeldLease
 from blockflow.wire.session import WorkerSession
 
 if TYPE_CHECKING:
@@ -38,13 +36,14 @@ if TYPE_CHECKING:
     from blockflow.plan.slices import Indices
     from blockflow.state.task_book import TaskBook
     from blockflow.switchboard import Action
+    from blockflow.wire.held import Given, HeldLease
 
 # ------------------------------------------------------------------------------------------------------ what may run
 
 
 def forgets_conflicts(patch: pytest.MonkeyPatch) -> None:
-    def levels(grid: Grid, *, read_write_conflict: bool, apart: tuple[int, ...]) -> Levels:
-        return levels_of(grid, read_write_conflict=read_write_conflict and grid.size == 0, apart=apart)
+    def levels(grid: Grid, *, read_write_conflict: bool, apart: tuple[int, ...] = ()) -> Levels:
+        return levels_of(grid, read_write_conflict=False)
 
     patch.setattr("blockflow.plan.task.levels_of", levels)
 
@@ -70,7 +69,7 @@ def releases_what_waits_before_the_post_check(patch: pytest.MonkeyPatch) -> None
 
 
 def runs_what_waits_for_a_failed_block(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outcomes, "orphan", outcomes.release)
+    patch.setattr(outcomes, "orphan", consequences.release)
 
 
 def forgets_orphans(patch: pytest.MonkeyPatch) -> None:
@@ -127,7 +126,8 @@ def driver_does_not_answer_heartbeats(patch: pytest.MonkeyPatch) -> None:
 
 
 def driver_has_no_patience(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leases, "SERVER_PATIENCE", 0.95)
+    for module in ("leases", "arrivals"):
+        patch.setattr(f"blockflow.state.{module}.server_seconds", lambda lease: 0.7 * lease)
 
 
 def takes_a_lease_back_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -400,21 +400,6 @@ def leaves_half_a_frame_when_the_disk_is_full(patch: pytest.MonkeyPatch) -> None
     patch.setattr(Journal, "_write", half)
 
 
-def believes_torn_frames(patch: pytest.MonkeyPatch) -> None:
-    feed = frames._frame_head
-
-    def head(data: bytearray, at: int) -> tuple[int, int, int, int] | None:
-        found = feed(data, at)
-        if found is None:
-            return None
-        length, count, first, _ = found
-        begin = at + frames.FRAME_HEAD_SIZE
-        data.extend(bytes(max(0, begin + length - len(data))))
-        return length, count, first, frames.crc32(data[begin : begin + length])
-
-    patch.setattr(frames, "_frame_head", head)
-
-
 def writes_behind_the_head_of_a_journal_twice(patch: pytest.MonkeyPatch) -> None:
     begin = Journal._begin
 
@@ -448,10 +433,6 @@ def waits_too_short_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Absence, "begin", impatient)
 
 
-def takes_a_broken_connection_for_a_claim(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Arrivals, "lost", Arrivals.gone)
-
-
 def lets_anybody_keep_anything(patch: pytest.MonkeyPatch) -> None:
     def claimed(arrivals: Arrivals, event: ev.LeaseClaimed, now: float) -> list[ev.Instruction]:
         return [ev.AcknowledgeReport(worker=event.worker, lease=event.lease, stale=False)]
@@ -473,17 +454,3 @@ def worker_does_not_repeat_what_was_not_heard(patch: pytest.MonkeyPatch) -> None
         ]
 
     patch.setattr(WorkerSession, "claim", forgetful)
-
-
-def worker_goes_on_with_what_is_not_its_own_any_more(patch: pytest.MonkeyPatch) -> None:
-    acknowledged = WorkerSession._acknowledged
-
-    def deaf(session: WorkerSession, message: wire.Acknowledged) -> None:
-        acknowledged(session, message)
-        session.overtaken = False
-
-    patch.setattr(WorkerSession, "_acknowledged", deaf)
-
-
-def keeps_blocks_of_processes_that_are_stopped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Cluster, "is_stopped", lambda cluster, number: False)

@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 class Desk:
     """A scheduler that is made to recount itself after every event."""
 
-    def __init__(self, *tasks: Task, largest_lease: int = 1, lease_seconds: float = 60.0) -> None:
-        self.scheduler = Scheduler(tasks, largest_lease=largest_lease, lease_seconds=lease_seconds)
+    def __init__(
+        self,
+        *tasks: Task,
+        largest_lease: int = 1,
+        lease_seconds: float = 60.0,
+        scheduler: Scheduler | None = None,
+    ) -> None:
+        self.scheduler = scheduler or Scheduler(tasks, largest_lease=largest_lease, lease_seconds=lease_seconds)
         self.now = 0.0
         self.told = self.tell(ev.Ticked())
         """What the last event has led to."""
@@ -45,9 +51,7 @@ class Desk:
     def claim(self, grant: ev.GrantLease) -> bool:
         """Say that a worker which is back holds a lease; whether it may keep it."""
         claim = ev.LeaseClaimed(worker=grant.worker, lease=grant.lease, attempt=grant.attempt, indices=grant.indices)
-        (answer,) = self.tell(claim)
-        assert isinstance(answer, ev.AcknowledgeReport)
-        return not answer.stale
+        return not stale(self.tell(claim))
 
     def ask(self, worker: int) -> ev.GrantLease:
         """Ask, and get blocks."""

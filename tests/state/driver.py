@@ -57,6 +57,9 @@ class Run:
 class _Worker:
     task: int
     process: int | None
+    busy: bool = False
+    dismissed: bool = False
+    """It leaves when what it works on is done."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,7 +108,14 @@ class Simulation:
                 self.join(task.number)
 
     def step(self) -> bool:
-        """The next event, if there is one."""
+        """The next event, or the time at which the scheduler wants to look, whichever is first."""
+        look = None if self.scheduler.finished else self.scheduler.next_deadline()
+        if look is not None and (not self._agenda or look < self._agenda[0][0]):
+            self.now = max(self.now, look)
+            for worker in self._workers if self._agenda else ():
+                self.happens(ev.HeartbeatReceived(worker=worker))
+            self.happens(ev.Ticked())
+            return True
         if self._agenda:
             self.now, _, event = heappop(self._agenda)
             self.happens(event)
@@ -141,6 +151,10 @@ class Simulation:
             self._done(event.worker)
 
     def _done(self, worker: int) -> None:
+        self._workers[worker].busy = False
+        if self._workers[worker].dismissed:
+            self._dismiss(worker)
+            return
         process = self._workers[worker].process
         if process is not None and self.process(process) == "works once":
             self._dismiss(worker)
@@ -178,6 +192,7 @@ class Simulation:
 
     def _work(self, grant: ev.GrantLease) -> None:
         task = self.plan.tasks[grant.task].task_id
+        self._workers[grant.worker].busy = True
         begin = self.now
         failures = []
         for index in grant.indices.tolist():
@@ -197,6 +212,9 @@ class Simulation:
         self.later(begin - self.now, report)
 
     def _dismiss(self, worker: int) -> None:
+        self._workers[worker].dismissed = True
+        if self._workers[worker].busy:
+            return
         known = self._workers.pop(worker)
         self.later(0.0, ev.WorkerLeft(worker=worker, crashed=False))
         if known.process is not None:

@@ -12,8 +12,9 @@ import pytest
 
 from blockflow.errors import RemoteProtocolError
 from blockflow.state import events as ev
+from blockflow.state import first_blocks, hosts
 from tests.state.plans import random_plan
-from tests.state.world import DEAD, LEASE, World, fingerprint
+from tests.state.world import DEAD, ENOUGH_BLOCKS, FAILURES_ON_HOST, LEASE, World, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +23,20 @@ if TYPE_CHECKING:
     from tests.state.world import GhostLease, GhostWorker
 
 
+def be_short_tempered(patch: pytest.MonkeyPatch) -> None:
+    """Give hosts and tasks up sooner: plans are small here."""
+    patch.setattr(hosts, "FAILURES_ON_HOST", FAILURES_ON_HOST)
+    patch.setattr(first_blocks, "ENOUGH_BLOCKS", ENOUGH_BLOCKS)
+
+
 def live(random: Random, most_steps: int) -> World:
     """A random life of a scheduler of a random plan; at the end no more goes wrong, and it has to finish."""
     world = World(
-        random_plan(random), largest_lease=random.choice((1, 2, 5, 5)), most_workers=random.choice((1, 2, 3, 8))
+        random_plan(random),
+        largest_lease=random.choice((1, 2, 5, 5)),
+        most_workers=random.choice((1, 2, 3, 8)),
+        hosts=random.choice((0, 1, 2, 3)),
+        causes=random.choice((1, 1, 2)),
     )
     weights: list[float] = [random.choice((0, 1, 1, 5, 20)) if move in _FAULTS else 5 for move in _MOVES]
     weights[_MOVES.index(_stop)] = random.choice((0, 0, 0, 0.5))
@@ -191,6 +202,14 @@ def _disconnect(world: World, random: Random) -> None:
         world.disconnect(random.choice(workers))
 
 
+def _end_in_the_middle(world: World, random: Random) -> None:
+    if workers := _connected(world):
+        worker = random.choice(workers)
+        world.announce_end(worker)
+        if random.random() < 0.7:
+            world.disconnect(worker)
+
+
 def _rejoin(world: World, random: Random) -> None:
     lost = [worker for worker in world.workers.values() if not worker.connected]
     if lost:
@@ -231,6 +250,7 @@ _FAULTS: list[Callable[[World, Random], None]] = [
     _crash_in_a_block,
     _leave_twice,
     _disconnect,
+    _end_in_the_middle,
     _rejoin,
     _pass_a_lease,
     _end_process,

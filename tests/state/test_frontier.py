@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from blockflow.plan.plan import compile_plan
 from blockflow.state.frontier import Frontier, Smallest
+from blockflow.state.retries import Mishaps, Retry
 from tests.state.plans import line, square
 
 if TYPE_CHECKING:
@@ -66,7 +67,25 @@ def test_roots_and_ready_blocks_are_merged(random: Random) -> None:
 def test_blocks_that_run_again_are_not_taken_with_the_others() -> None:
     frontier = Frontier(compile_plan([line(blocks=3)]).tasks[0].roots(), 3)
     assert frontier.take(2).tolist() == [0, 1]
-    frontier.again[0] = {7}
+    frontier.retry(0, Retry(Mishaps(), 1.0), 1.0)
     assert frontier.take(9).tolist() == [2]
     assert len(frontier) == 1
     assert frontier.waiting() == [0]
+
+
+def test_blocks_that_have_to_wait_before_they_run_again() -> None:
+    frontier = Frontier(compile_plan([line(blocks=5)]).tasks[0].roots(), 5)
+    assert frontier.take(5).tolist() == [0, 1, 2, 3, 4]
+    assert not frontier.next_due
+    for index, due in ((0, 9.0), (1, 3.0), (2, 6.0), (3, 2.0)):
+        frontier.retry(index, Retry(Mishaps(), due), 2.0)
+    assert (list(frontier.again), frontier.later, frontier.next_due) == ([3], 3, 3.0)
+    assert len(frontier) == 4
+    assert sorted(frontier.waiting()) == [0, 1, 2, 3]
+    frontier.fall_due(6.0)
+    assert (list(frontier.again), frontier.later, frontier.next_due) == ([3, 1, 2], 1, 9.0)
+    frontier.claimed(np.array([0, 1]), np.empty(0, dtype=np.int64))
+    assert (list(frontier.again), frontier.later) == ([3, 2], 0), "somebody has them already"
+    frontier.fall_due(9.0)
+    assert list(frontier.again) == [3, 2]
+    assert not frontier.next_due

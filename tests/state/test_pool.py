@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockflow.state.pool import FIRST_DELAY, LEAST_BAD_STARTS, LONGEST_DELAY, Pool
+from blockflow.state.pool import FIRST_DELAY, LEAST_BAD_STARTS, LONGEST_DELAY, PATIENCE, Pool
 
 
 def start(pool: Pool, *processes: int) -> list[float]:
@@ -126,3 +126,76 @@ def test_either_it_wants_a_process_or_somebody_lives_or_it_is_exhausted(
             pool.reached(process)
         pool.ended(process, clean=clean, how="somehow")
         assert pool.exhausted == (not pool.alive and not pool.wanted(100))
+
+
+def test_a_process_that_came_but_never_asked_does_not_decline() -> None:
+    """It was told to end before it could ask; in a month that happens more often than there are workers."""
+    pool = Pool(2)
+    for process in range(100):
+        start(pool, process)
+        pool.joined(process)
+        pool.ended(process, clean=True, how="ended with code 0")
+        start(pool, 1000 + process)
+        pool.reached(1000 + process)
+        pool.ended(1000 + process, clean=True, how="")
+        assert pool.wanted(2) == 2
+    assert not pool.exhausted
+
+
+def test_bad_starts_do_not_end_a_pool_that_is_at_work() -> None:
+    pool = Pool(2)
+    start(pool, 0)
+    pool.reached(0)
+    for process in range(1, 1000):
+        assert pool.wanted(2) == 1
+        start(pool, process)
+        pool.ended(process, clean=False, how="was killed")
+    assert pool.gave_up is None
+    assert start(pool, 1000) == [LONGEST_DELAY]
+
+
+def test_where_starting_has_worked_it_is_given_up_late() -> None:
+    pool = Pool(1)
+    start(pool, 0)
+    pool.reached(0)
+    pool.ended(0, clean=False, how="was killed")
+    waited = 0.0
+    for process in range(1, 1 + PATIENCE):
+        assert pool.wanted(1) == 1
+        (delay,) = start(pool, process)
+        waited += delay
+        pool.ended(process, clean=False, how="was killed")
+    assert pool.gave_up is not None
+    assert waited > 300.0, "longer than most troubles of a file system"
+
+
+def test_asking_again_is_no_proof_that_others_can_start() -> None:
+    pool = Pool(2)
+    start(pool, 0)
+    pool.reached(0)
+    for process in range(1, 5):
+        start(pool, process)
+        pool.ended(process, clean=False, how="was killed")
+        pool.reached(0)
+    assert start(pool, 5) == [8 * FIRST_DELAY]
+
+
+def test_workers_from_elsewhere_and_processes_that_are_gone_change_little() -> None:
+    pool = Pool(1)
+    pool.joined(None)
+    pool.joined(7)
+    pool.reached(7)
+    pool.left(None)
+    pool.left(7)
+    pool.ended(7, clean=True, how="")
+    assert pool.wanted(1) == 1
+
+
+def test_adopted_processes_count_until_their_worker_leaves() -> None:
+    pool = Pool(2)
+    pool.adopt(3)
+    assert pool.wanted(5) == 1
+    pool.left(3)
+    assert pool.wanted(5) == 2
+    pool.left(3)
+    assert pool.wanted(5) == 2

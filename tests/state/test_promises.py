@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blockflow.state import consequences
-from tests.state.moves import live
+from tests.state.moves import be_short_tempered, live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_tempers() -> Iterator[None]:
+    """Plans are small here, so hosts and tasks are given up sooner."""
+    with pytest.MonkeyPatch.context() as patch:
+        be_short_tempered(patch)
+        yield
 
 
 @given(st.randoms(use_true_random=False))

@@ -7,6 +7,7 @@ import pytest
 
 from blockflow.plan.plan import compile_plan, single
 from blockflow.state.events import BlockFailure
+from blockflow.state.retries import Mishaps, Retry
 from blockflow.state.task_book import MOST_TRACEBACKS, TaskBook, TaskState
 from blockflow.state.transitions import Cause
 from tests.state.plans import line, never
@@ -72,7 +73,7 @@ def test_unchecked_blocks_may_not_need_to_run() -> None:
     assert (task.ready, task.to_run, task.known_to_run) == (4, 0, 0)
     draw(task, 2)
     task.cleared.add(single(0))
-    task.frontier.again[1] = set()
+    task.frontier.retry(1, Retry(Mishaps(), 0.0), 0.0)
     assert (task.ready, task.to_run, task.known_to_run) == (4, 2, 2)
 
 

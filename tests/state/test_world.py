@@ -14,13 +14,15 @@ from blockflow.plan.conflicts import Levels, levels_of
 from blockflow.plan.plan import TaskPlan, single
 from blockflow.state import events as ev
 from blockflow.state import outcomes
-from blockflow.state.frontier import Smallest
+from blockflow.state.first_blocks import FirstBlocks
+from blockflow.state.frontier import Frontier, Smallest
 from blockflow.state.handout import Handout
 from blockflow.state.leases import Lease, Leases
 from blockflow.state.outcomes import Outcomes
 from blockflow.state.pool import Pool
+from blockflow.state.retries import Mishaps
 from blockflow.state.scheduler import Scheduler
-from tests.state.moves import live
+from tests.state.moves import be_short_tempered, live
 
 if TYPE_CHECKING:
     from blockflow.plan.grid import Grid
@@ -101,6 +103,26 @@ def blames_blocks_that_were_fetched_ahead(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "_lose", lose)
 
 
+def blames_blocks_of_workers_that_had_to_end(patch: pytest.MonkeyPatch) -> None:
+    lose = Scheduler._lose
+
+    def blame(scheduler: Scheduler, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
+        scheduler._workers[worker].ending = False
+        return lose(scheduler, worker, now, suspicious=suspicious)
+
+    patch.setattr(Scheduler, "_lose", blame)
+
+
+def keeps_the_blocks_of_workers_that_had_to_end(patch: pytest.MonkeyPatch) -> None:
+    def disconnected(scheduler: Scheduler, worker: int, now: float) -> None:
+        if worker in scheduler._workers:
+            scheduler._workers[worker].ending = False
+            disconnect(scheduler, worker, now)
+
+    disconnect = Scheduler._disconnected
+    patch.setattr(Scheduler, "_disconnected", disconnected)
+
+
 def forgets_orphans(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outcomes, "orphan", lambda books, task, indices, now: set())
 
@@ -137,14 +159,57 @@ def never_dismisses_anybody(patch: pytest.MonkeyPatch) -> None:
 
 
 def mixes_blocks_that_run_again_with_others(patch: pytest.MonkeyPatch) -> None:
-    def run_again(book_of: Outcomes, book: TaskBook, index: int, worker: int, now: float) -> None:
+    def run_again(book_of: Outcomes, book: TaskBook, index: int, worker: int, now: float, *, lost: bool) -> None:
         book_of.not_run(book, single(index), now)
 
     patch.setattr(Outcomes, "_run_again", run_again)
 
 
 def gives_a_retry_back_to_the_same_worker(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Handout, "_another_comes", lambda handout, book, avoid, reporter: False)
+    patch.setattr(Handout, "_better_comes", lambda handout, book, mishaps, worker, reporter: False)
+
+
+def takes_hosts_for_no_reason(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Mishaps, "against", lambda mishaps, worker, host: int(worker in mishaps.workers))
+
+
+def does_not_wait_before_a_retry(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "wait_before", lambda index, mishaps, others, lasted: 0.0)
+
+
+def waits_too_long_before_a_retry(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outcomes, "wait_before", lambda index, mishaps, others, lasted: 60.0)
+
+
+def forgets_that_blocks_fall_due(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Frontier, "fall_due", lambda frontier, now: None)
+
+
+def leaves_blocks_to_a_worker_that_never_comes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("blockflow.state.handout.PATIENCE", 1e9)
+
+
+def quarantines_a_host_too_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("blockflow.state.hosts.FAILURES_ON_HOST", 1)
+
+
+def quarantines_the_only_host(patch: pytest.MonkeyPatch) -> None:
+    def is_held_back(handout: Handout, book: TaskBook, worker: int) -> bool:
+        return book.hosts.is_quarantined(handout._workers[worker].host)
+
+    patch.setattr(Handout, "_is_held_back", is_held_back)
+
+
+def burns_what_cannot_work(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(FirstBlocks, "say_no", False)
+
+
+def gives_up_a_task_that_works(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("blockflow.state.task_book.TaskBook.works", False)
+
+
+def gives_up_though_causes_differ(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("blockflow.state.first_blocks.signature", lambda failure: ("", ""))
 
 
 def grants_blocks_in_no_order(patch: pytest.MonkeyPatch) -> None:
@@ -167,7 +232,7 @@ def starts_too_many_processes(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_what_a_lost_connection_left(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scheduler, "_disconnected", lambda scheduler, worker: None)
+    patch.setattr(Scheduler, "_disconnected", lambda scheduler, worker, now: None)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +248,8 @@ def keeps_what_a_lost_connection_left(patch: pytest.MonkeyPatch) -> None:
         counts_losses_as_failures,
         never_finds_the_block_that_kills,
         blames_blocks_that_were_fetched_ahead,
+        blames_blocks_of_workers_that_had_to_end,
+        keeps_the_blocks_of_workers_that_had_to_end,
         forgets_orphans,
         forgets_to_release,
         runs_a_block_whose_pre_check_raised,
@@ -191,6 +258,16 @@ def keeps_what_a_lost_connection_left(patch: pytest.MonkeyPatch) -> None:
         never_dismisses_anybody,
         mixes_blocks_that_run_again_with_others,
         gives_a_retry_back_to_the_same_worker,
+        takes_hosts_for_no_reason,
+        does_not_wait_before_a_retry,
+        waits_too_long_before_a_retry,
+        forgets_that_blocks_fall_due,
+        leaves_blocks_to_a_worker_that_never_comes,
+        quarantines_a_host_too_early,
+        quarantines_the_only_host,
+        burns_what_cannot_work,
+        gives_up_a_task_that_works,
+        gives_up_though_causes_differ,
         grants_blocks_in_no_order,
         grants_too_much,
         starts_too_many_processes,
@@ -198,6 +275,7 @@ def keeps_what_a_lost_connection_left(patch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_bug_is_found_out(bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    be_short_tempered(monkeypatch)
     bug(monkeypatch)
     monkeypatch.setattr(Scheduler, "validate", lambda scheduler: None)
     with pytest.raises((AssertionError, KeyError, ValueError, pytest.fail.Exception)):

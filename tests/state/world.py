@@ -24,8 +24,8 @@ import numpy as np
 from blockflow.plan.plan import Plan, TaskPlan, single
 from blockflow.state import events as ev
 from blockflow.state.outcomes import MOST_LOSSES
+from blockflow.state.retries import Mishaps
 from blockflow.state.scheduler import Scheduler
-from blockflow.state.task_book import Mishaps
 from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:
@@ -38,6 +38,18 @@ LEASE = 60.0
 
 DEAD = LEASE * 1.06
 """Seconds of silence after which a lease has certainly ended."""
+
+WAITS = {1: 0.0, 2: 5.0}
+"""By mishap of a block: seconds until it runs again at most; 30 for all others, and a tenth of the run's time."""
+
+PATIENCE = 30.0
+"""Seconds for which a block is left to a better worker."""
+
+FAILURES_ON_HOST = 2
+"""Blocks that fail in a row before a host may be in quarantine, in these lives."""
+
+ENOUGH_BLOCKS = 3
+"""Blocks beyond hope before a task is given up, in these lives."""
 
 Key = tuple[int, int]
 """Task and index of a block."""
@@ -64,6 +76,11 @@ class GhostBlock:
     """By failure: the worker, or None for its pre-check."""
     avoids: set[int] = field(default_factory=set)
     """Workers on which it failed, or that were lost with it."""
+    avoids_hosts: set[str] = field(default_factory=set)
+    due: tuple[float, float] = (0.0, 0.0)
+    """When it may run again at the earliest, and at the latest."""
+    causes: set[str] = field(default_factory=set)
+    """Of its failures."""
     killed: int = 0
     """Workers that ended while it was the only block that they can have been running."""
 
@@ -89,10 +106,12 @@ class GhostWorker:
     number: int
     task: int
     process: int | None
+    host: str = ""
     connected: bool = True
     asking: bool = False
     dismissed: bool = False
-    """For good, because it failed too often."""
+    """For good, because it failed too often, or ends, or the run was stopped while it held blocks."""
+    ending: bool = False
     heard: float = 0.0
     """When its leases were renewed last."""
     leases: list[GhostLease] = field(default_factory=list)
@@ -107,8 +126,11 @@ class GhostWorker:
 class World:
     """A scheduler, the facts about it, and ways to make things happen."""
 
-    def __init__(self, plan: Plan, *, largest_lease: int, most_workers: int) -> None:
+    def __init__(self, plan: Plan, *, largest_lease: int, most_workers: int, hosts: int = 1, causes: int = 1) -> None:
         self.plan = plan
+        self.hosts = hosts
+        self.causes = causes
+        """Kinds of error that blocks fail with."""
         self.most_workers = most_workers
         self.largest_lease = largest_lease
         self.scheduler = Scheduler(plan, largest_lease=largest_lease, lease_seconds=LEASE)
@@ -121,29 +143,32 @@ class World:
         self.checks: list[ev.RunChecks] = []
         """That have not been answered."""
         self.stopped = False
+        self._rows: dict[tuple[int, str], set[int]] = {}
+        """By task and host: blocks that failed there since the last that was done."""
         self._numbers = count()
         self._processes_seen: set[int] = set()
         self._last_attempt = 0
         self._expected_failures: list[tuple[Key, bool]] = []
         self._expected_checks: list[Key] = []
         self._expected_answers: list[tuple[int, bool]] = []
-        self._expected_recalls: set[int] = set()
         self._expected_dismissals: set[int] = set()
         self._handle(ev.Ticked())
 
     # -------------------------------------------------------------------------------------------- what may happen
 
     def join(self, task: int, process: int | None = None) -> GhostWorker:
-        worker = GhostWorker(number=next(self._numbers), task=task, process=process)
+        number = next(self._numbers)
+        host = f"host {number % self.hosts}" if self.hosts else ""
+        worker = GhostWorker(number=number, task=task, process=process, host=host)
         self.workers[worker.number] = worker
-        self._handle(ev.WorkerJoined(worker=worker.number, task=task, process=process))
+        self._handle(ev.WorkerJoined(worker=worker.number, task=task, process=process, host=host))
         return worker
 
     def rejoin(self, worker: GhostWorker) -> None:
         """A worker that lost its connection is back, with its leases."""
-        worker.connected, worker.dismissed = True, False
+        worker.connected, worker.dismissed, worker.ending = True, False, False
         worker.failed_in_a_row.clear()
-        self._handle(ev.WorkerJoined(worker=worker.number, task=worker.task, process=worker.process))
+        self._handle(ev.WorkerJoined(worker=worker.number, task=worker.task, process=worker.process, host=worker.host))
         for lease in worker.live:
             worker.heard = self.now
             self._expected_answers.append((lease.number, False))
@@ -160,7 +185,7 @@ class World:
     ) -> None:
         """Report the blocks up to a position; `fails` are indices of blocks that failed."""
         fresh = lease.blocks[lease.reported : upto] if lease.live else []
-        failures = tuple(ev.BlockFailure(index=index, error="ValueError: no") for index in fails)
+        failures = tuple(ev.BlockFailure(index=index, error=f"{self._cause(index)}: no") for index in fails)
         self._expected_answers.append((lease.number, not lease.live))
         worker.heard = self.now
         if fresh:
@@ -169,15 +194,18 @@ class World:
             for block in fresh:
                 block.holder = None
                 if block.key[1] in fails:
-                    self._attempt_failed(block, worker.number)
+                    self._attempt_failed(block, worker.number, self._cause(block.key[1]), worker.host)
                 elif self._task(block).task.post_check is not None:
                     block.ran_on = worker.number
                     self._expected_checks.append(block.key)
                 else:
                     block.ended = BlockState.DONE
+            row = self._rows.setdefault((worker.task, worker.host), set())
             if any(block.key[1] not in fails for block in fresh):
                 worker.failed_in_a_row.clear()
+                row.clear()
             worker.failed_in_a_row.update(fails)
+            row.update(fails)
             if len(worker.failed_in_a_row) >= 3 and worker.process is not None and not worker.dismissed:
                 worker.dismissed, worker.asking = True, False
                 self._expected_dismissals.add(worker.number)
@@ -209,8 +237,15 @@ class World:
         self._handle(ev.ConnectionLost(worker=worker.number))
         self._handle(ev.WorkerLeft(worker=worker.number, crashed=True))
 
+    def announce_end(self, worker: GhostWorker) -> None:
+        """A worker is about to end in the middle of its blocks."""
+        worker.ending, worker.dismissed, worker.asking = True, True, False
+        self._handle(ev.WorkerEnding(worker=worker.number))
+
     def disconnect(self, worker: GhostWorker) -> None:
         worker.connected, worker.asking = False, False
+        if worker.ending:
+            self._lose(worker, suspicious=False)
         if not worker.live:
             self._forget(worker)
         self._handle(ev.ConnectionLost(worker=worker.number))
@@ -246,7 +281,7 @@ class World:
                 if answer:
                     block.ended = BlockState.SKIPPED
                 elif answer is None:
-                    self._attempt_failed(block, None)
+                    self._attempt_failed(block, None, "ValueError")
                     block.again = False
                 else:
                     block.cleared = True
@@ -255,7 +290,9 @@ class World:
                 if answer:
                     block.ended = BlockState.DONE
                 else:
-                    self._attempt_failed(block, worker)
+                    known = None if worker is None else self.workers.get(worker)
+                    cause = "ValueError" if answer is None else "refused by the post-check"
+                    self._attempt_failed(block, worker, cause, "" if known is None else known.host)
             if answer is None:
                 failures.append(ev.BlockFailure(index=index, error="ValueError: cannot look"))
             else:
@@ -273,9 +310,10 @@ class World:
 
     def stop(self) -> None:
         if not self.stopped:
-            self._expected_recalls = {
-                lease.number for worker in self.workers.values() if worker.connected for lease in worker.live
-            }
+            for worker in self.workers.values():
+                if worker.connected and worker.live:
+                    self._expected_dismissals.add(worker.number)
+                    worker.dismissed, worker.asking = True, False
         self.stopped = True
         self._handle(ev.StopAsked())
 
@@ -292,8 +330,16 @@ class World:
             patience -= 1
             assert patience > 0, f"the run does not end: {self.scheduler.task_states}"
             self._step()
-        states = self.scheduler.task_states.values()
-        assert self.stopped or all(state.is_done() for state in states), states
+            due = self.scheduler.next_deadline()
+            if due is not None and not self.checks and not any(worker.live for worker in self.workers.values()):
+                self.pass_time(max(0.0, due - self.now))  # nobody has anything to do: it must know until when
+        if not self.stopped:
+            given_up: set[int] = set()
+            for task in self.plan.tasks:
+                if self.given_up(task.number) or any(number in given_up for number, _ in task.upstream):
+                    given_up.add(task.number)
+                else:
+                    assert self.scheduler.task_states[task.task_id].is_done(), task.task_id
         assert not any(worker.live or worker.asking for worker in self.workers.values())
         for worker in list(self.workers.values()):
             if not worker.dismissed:
@@ -324,27 +370,44 @@ class World:
 
     # --------------------------------------------------------------------------------------------- ghost facts
 
-    def _attempt_failed(self, block: GhostBlock, worker: int | None) -> None:
+    def _cause(self, index: int) -> str:
+        return f"Error{index % self.causes}"
+
+    def _attempt_failed(self, block: GhostBlock, worker: int | None, cause: str, host: str = "") -> None:
         block.failed_on.append(worker)
+        block.causes.add(cause)
         final = len(block.failed_on) > self._task(block).task.max_retries
         self._expected_failures.append((block.key, final))
         block.again = True
         if worker is not None:
-            block.avoids.add(worker)
+            self._avoid(block, worker, host)
+            able = [w.number for w in self.workers.values() if w.task == block.key[0] and self._is_able(w)]
+            self._postpone(block, others=not block.avoids.issuperset(able))
         if final:
             block.ended = BlockState.FAILED
+
+    def _avoid(self, block: GhostBlock, worker: int, host: str) -> None:
+        block.avoids.add(worker)
+        block.avoids_hosts |= {host} - {""}
+
+    def _postpone(self, block: GhostBlock, *, others: bool) -> None:
+        mishaps = len(block.failed_on) + block.killed + (not others)
+        longest = min(WAITS.get(max(mishaps, 1), 30.0), self.now / 10)
+        block.due = (self.now + longest / 2, self.now + longest)
 
     def _lose(self, worker: GhostWorker, *, suspicious: bool) -> None:
         for place, lease in enumerate(worker.live):
             lease.live = False
             for block in lease.outstanding:
                 block.holder = None
-                if suspicious and not place:
+                if suspicious and not worker.ending and not place:
                     block.again = True
-                    block.avoids.add(worker.number)
+                    self._avoid(block, worker.number, worker.host)
                     block.killed += len(lease.outstanding) == 1
+                    self._postpone(block, others=True)
                     if block.killed == MOST_LOSSES:
                         block.ended = BlockState.FAILED
+                        block.causes.add("5 workers ended while they ran this block")
                         self._expected_failures.append((block.key, True))
 
     def _forget(self, worker: GhostWorker) -> None:
@@ -364,10 +427,7 @@ class World:
                 case ev.AcknowledgeReport():
                     self._expected_answers.remove((instruction.lease, instruction.stale))
                 case ev.RecallLease():
-                    if self.stopped:
-                        self._expected_recalls.remove(instruction.lease)
-                    else:
-                        self._recalled(instruction)
+                    self._recalled(instruction)
                 case ev.DismissWorker():
                     self._dismissed(instruction.worker)
                 case ev.StartProcess():
@@ -380,16 +440,16 @@ class World:
         assert not self._expected_failures, "nobody was told of a failure"
         assert not self._expected_checks, "a finished block is not verified"
         assert not self._expected_answers, "a report was not answered"
-        assert not self._expected_recalls, "a lease was not recalled"
         assert not self._expected_dismissals, "a worker was not dismissed"
         self.scheduler.validate()
         self._compare()
+        self._nobody_waits_in_vain()
 
     def _recalled(self, recall: ev.RecallLease) -> None:
         """Blocks are taken back from a worker only while another one of its task waits."""
         holder = self.workers[recall.worker]
         assert recall.lease in {lease.number for lease in holder.live}, "a recall of a lease that nobody holds"
-        assert any(
+        assert self.given_up(holder.task) or any(
             worker.asking and worker.task == holder.task and worker.number != holder.number
             for worker in self.workers.values()
         ), "a recall while nobody waits"
@@ -399,6 +459,7 @@ class World:
         assert worker.connected
         assert worker.asking, "a grant that nobody asked for"
         assert not self.stopped
+        assert not self.given_up(worker.task), "a grant in a task whose first blocks all failed"
         assert grant.task == worker.task
         indices = grant.indices.tolist()
         assert indices == sorted(set(indices))
@@ -409,7 +470,9 @@ class World:
         for block in blocks:
             self._may_run(block)
             assert not block.again or len(blocks) == 1, "a block that runs again is not alone"
-            assert not block.again or worker.number not in block.avoids or not self._others_ask(worker, block.avoids)
+            if block.again:
+                assert self.now >= block.due[0], "a block runs again too early"
+                assert self.now >= block.due[0] + PATIENCE or not self._better_asks(worker, block)
         lease = GhostLease(number=grant.lease, blocks=blocks)
         for block in blocks:
             block.holder = lease
@@ -434,10 +497,69 @@ class World:
         for key in block.upstream:
             assert self.blocks[key].ended in (BlockState.DONE, BlockState.SKIPPED), "something upstream is not done"
 
-    def _others_ask(self, worker: GhostWorker, avoids: set[int]) -> bool:
+    def _better_asks(self, worker: GhostWorker, block: GhostBlock) -> bool:
+        """Whether a worker waits on which less went wrong with a block."""
+
+        def against(one: GhostWorker) -> tuple[bool, bool]:
+            return one.number in block.avoids, one.host in block.avoids_hosts
+
         return any(
-            other.task == worker.task and other.asking and other.number not in avoids for other in self.workers.values()
+            other.task == worker.task
+            and other.asking
+            and against(other) < against(worker)
+            and not self._may_be_held_back(other)
+            for other in self.workers.values()
         )
+
+    def _is_able(self, worker: GhostWorker) -> bool:
+        return worker.connected and not worker.dismissed
+
+    def _may_be_held_back(self, worker: GhostWorker) -> bool:
+        """Whether nothing but failures was heard from the host of a worker, and there are workers elsewhere."""
+
+        def bad(one: GhostWorker) -> bool:
+            return len(self._rows.get((one.task, one.host), ())) >= FAILURES_ON_HOST
+
+        return bad(worker) and any(
+            other.task == worker.task and other.host != worker.host and self._is_able(other)
+            for other in self.workers.values()
+        )
+
+    def _nobody_waits_in_vain(self) -> None:
+        """A worker that asks, and could have a block, has got one."""
+        if self.stopped:
+            return
+        for task in self.plan.tasks:
+            asks = [w for w in self.workers.values() if w.task == task.number and w.asking]
+            if not asks or self.given_up(task.number):
+                continue
+            states = self._states()
+            ready = [
+                block
+                for key, block in self.blocks.items()
+                if key[0] == task.number
+                and states[key] == BlockState.READY
+                and (task.task.pre_check is None or block.cleared)
+            ]
+            for worker in asks:
+                free = not self._may_be_held_back(worker)
+                assert not (free and any(self.now >= block.due[1] + PATIENCE for block in ready if block.again)), (
+                    "waits"
+                )
+                assert not (free and any(not block.again for block in ready)), "waits though a block is ready"
+                for block in ready:
+                    fresh = worker.number not in block.avoids and worker.host not in block.avoids_hosts
+                    assert not (free and fresh and self.now >= block.due[1]), "nothing speaks against it"
+
+    def given_up(self, task: int) -> bool:
+        """Whether all first blocks of a task failed for the same reason."""
+        if not self.plan.tasks[task].task.stop_if_all_fail:
+            return False
+        blocks = [block for key, block in self.blocks.items() if key[0] == task]
+        hopeless = [block for block in blocks if block.ended is BlockState.FAILED or len(block.failed_on) >= 3]
+        if any(block.ended in (BlockState.DONE, BlockState.SKIPPED) or block.ran_on is not None for block in blocks):
+            return False
+        return len(hopeless) >= ENOUGH_BLOCKS and len(set().union(*(block.causes for block in blocks))) == 1
 
     def _dismissed(self, number: int) -> None:
         worker = self.workers[number]
@@ -457,6 +579,8 @@ class World:
             return True
         if BlockState.RUNNING in states or any(block.checking for block in blocks):
             return False
+        if self.given_up(task):
+            return True
         pool = self.scheduler.book(task).pool
         if pool.exhausted and not any(worker.task == task for worker in self.workers.values()):
             return True

@@ -540,3 +540,149 @@ def test_every_granted_block_is_reported_or_returned_exactly_once(seed: int) -> 
     assert sorted(driver.reported + driver.returned) == granted
     assert driver.reported == worked
     assert not session.holds
+
+
+# ------------------------------------------------------------------------------------------------------------ ends
+
+
+def test_a_worker_that_ends_gives_back_what_it_has_not_started() -> None:
+    session = holding(*range(5))
+    given = take(session, 0.0)
+    session.take_outgoing()
+    session.drain()
+    assert session.finished
+    assert not session.dismissed, "the driver has not said so"
+    assert session.take_outgoing() == [wire.Returned(1, 1)]
+    assert session.next_block(1.0) is None
+    session.block_done(given, None, 1.0, 1.0, asks=True)
+    assert session.take_outgoing() == [wire.Report(1, 1, 1_000_000, None, False, 2)]
+
+
+def test_the_driver_s_dismissal_is_known() -> None:
+    session = asked()
+    session.receive(wire.Finished())
+    assert session.dismissed
+
+
+def test_a_worker_that_ends_in_the_middle_says_so() -> None:
+    session = holding(3, 4)
+    take(session, 0.0)
+    session.take_outgoing()
+    session.goodbye("told to end", 1.0, under_way=True)
+    assert session.take_outgoing() == [wire.Returned(1, 1), wire.Goodbye("told to end", True)]
+
+
+# -------------------------------------------------------------------------------------------------------- timeouts
+
+
+def limited(seconds: float | None, *, by_grant: float | None = None) -> tuple[WorkerSession, Given]:
+    session = WorkerSession()
+    session.hello(run="run", task="task", process=3, host="host", pid=11, now=0.0)
+    microseconds = None if seconds is None else round(seconds * 1e6)
+    session.receive(wire.Welcome(4, WELCOME.axes, WELCOME.total, WELCOME.lease_microseconds, microseconds, False))
+    session.ask(0.0)
+    granted = None if by_grant is None else round(by_grant * 1e6)
+    session.receive(wire.Granted(1, 1, (3, 1), granted))
+    session.heartbeat(0.0)
+    return session, take(session, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("welcome", "grant", "answer", "limit"),
+    [
+        (None, None, None, None),
+        (2.5, None, None, 2.5),
+        (None, 60.0, None, 60.0),
+        (None, 60.0, 90.0, 90.0),
+        (None, 240.0, 90.0, 240.0),
+        (None, None, 90.0, 90.0),
+    ],
+)
+def test_how_long_a_block_may_take(
+    welcome: float | None, grant: float | None, answer: float | None, limit: float | None
+) -> None:
+    """What an answer to a heartbeat allows makes it only longer; for a block that had no limit it sets one."""
+    session, given = limited(welcome, by_grant=grant)
+    session.receive(wire.Alive(2, None if answer is None else round(answer * 1e6)))
+    assert session.timeout_of(given) == limit
+    assert session.timeout_of(None) == welcome
+
+
+def test_before_the_welcome_nothing_is_limited() -> None:
+    assert WorkerSession().timeout_of(None) is None
+
+
+# -------------------------------------------------------------------------------------------------- back after all
+
+
+def back(session: WorkerSession, now: float) -> list[wire.FromWorker]:
+    """The connection was lost, and there is a new one; what is said before anything else."""
+    session.hello(run="run", task="task", process=3, host="host", pid=11, now=now)
+    (hello,) = session.take_outgoing()
+    assert isinstance(hello, wire.Hello)
+    assert hello.worker == 4, "it is the same worker"
+    session.receive(WELCOME)
+    session.claim(now)
+    return session.take_outgoing()
+
+
+def test_a_worker_that_is_back_claims_what_it_holds() -> None:
+    session = holding(3, 4, 5)
+    take(session, 0.0)
+    session.take_outgoing()
+    assert back(session, 9.0) == [wire.Held(1, 100, (3, 3), 2), wire.Heartbeat(3)]
+    assert session.deadline == 60.0, "until it is answered"
+    session.receive(wire.Acknowledged(2, 1, False))
+    assert session.deadline == 69.0
+    session.receive(wire.Alive(3))
+    assert session.holds
+
+
+def test_what_may_not_have_been_heard_is_said_again() -> None:
+    session = holding(3, 4)
+    for failure in (None, FAILURE):
+        session.block_done(take(session, 0.0), failure, 1.0, 1.0, asks=True)
+    said = reports(session)
+    assert [report.upto for report in said][-1] == 2
+    again = back(session, 9.0)
+    (held,) = [message for message in again if isinstance(message, wire.Held)]
+    assert held == wire.Held(1, 100, (3, 2), held.number)
+    repeated = [message for message in again if isinstance(message, wire.Report) and message.lease]
+    assert [(report.upto, report.microseconds, report.failure) for report in repeated] == [
+        (report.upto, report.microseconds, report.failure) for report in said if report.lease
+    ]
+    assert not any(report.asks for report in repeated)
+    asks = [message for message in again if isinstance(message, wire.Report) and message.asks]
+    assert [(report.lease, report.upto) for report in asks] == [(0, 0)], "it had asked, and asks again"
+
+
+def test_what_was_answered_is_not_said_again() -> None:
+    session = holding(3)
+    session.block_done(take(session, 0.0), None, 1.0, 1.0, asks=False)
+    (report,) = reports(session)
+    session.receive(wire.Acknowledged(report.number, 1, False))
+    assert [type(message) for message in back(session, 9.0)] == [wire.Heartbeat]
+
+
+def test_a_worker_that_ends_does_not_ask_when_it_is_back() -> None:
+    session = asked()
+    session.drain()
+    assert [type(message) for message in back(session, 9.0)] == [wire.Heartbeat]
+
+
+def test_a_lease_that_is_refused_is_dropped_and_its_block_overtaken() -> None:
+    session = holding(3, 4)
+    take(session, 0.0)
+    held = back(session, 9.0)[0]
+    assert isinstance(held, wire.Held)
+    session.receive(wire.Acknowledged(held.number, 1, True))
+    assert session.overtaken
+    assert not session.holds
+    assert session.deadline == 60.0, "a refusal renews nothing"
+
+
+def test_a_worker_that_is_back_belongs_to_the_same_task() -> None:
+    session = joined()
+    session.hello(run="run", task="task", process=3, host="host", pid=11, now=9.0)
+    with pytest.raises(RemoteProtocolError, match="a Welcome to another task"):
+        session.receive(wire.Welcome(5, WELCOME.axes, WELCOME.total, WELCOME.lease_microseconds, None, False))

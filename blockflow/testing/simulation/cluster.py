@@ -6,28 +6,28 @@ numbers that decide everything. It ends when the driver has sent everybody home 
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
 from blockflow.coordinator import HOME_SECONDS, KILL_SECONDS, STOP_SECONDS
-from blockflow.errors import LedgerError
-from blockflow.ledger.owner import STALE_SECONDS
 from blockflow.state.transitions import ENDED
 from blockflow.testing.simulation.agenda import Agenda
 from blockflow.testing.simulation.disk import Died, SimulatedDisk
-from blockflow.testing.simulation.driver import HERE, Driver
 from blockflow.testing.simulation.judge import BrokenPromise, Judge
+from blockflow.testing.simulation.lives import Lives
 from blockflow.testing.simulation.network import Connection
 from blockflow.testing.simulation.plans import Scenario, make_scenario
 from blockflow.testing.simulation.weather import Weather
 from blockflow.testing.simulation.worker import Worker
 
 if TYPE_CHECKING:
-    from blockflow.ledger.owner import Process
     from blockflow.plan.plan import Plan
+    from blockflow.testing.simulation.driver import Driver
     from blockflow.testing.simulation.profiles import Profile
+
+_STEPS, _STEPS_PER_BLOCK = 20_000, 1_000
+"""A run in which more happens does not get anywhere."""
 
 _FEW_DELAYS = 50.0
 """Leases of at least as many times what a message takes are not lost by chance."""
@@ -69,21 +69,20 @@ class Cluster:
         if self.chance(0.8):
             self.disk = SimulatedDisk(self._random, lambda: self.agenda.now)
         self._disk_seconds = self._random.choice((0.0, 0.0001, 0.003, 0.05))
-        self._restart_seconds = profile.restart_seconds
-        self.writes_back = True
-        """What a killed driver wrote and did not sync is on the disk before the power goes."""
         self.death_odds = 0.0
         """Probability that the driver dies at the next step at which it can."""
-        self.listening: Driver | None = None
-        """The driver that the connection file names."""
-        self._going_home = False
+        self.going_home = False
+        """There is nothing more to do."""
         self._pids = 0
         self._made = 0
         self._step_crash = profile.step_crash
         self.weather = Weather(self, self._random, profile)
-        self.driver = Driver(self, self._clock_rate(), 0, HERE)
-        """The last one that has taken over the run directory."""
-        self._drivers = [self.driver]
+        self.lives = Lives(self, profile.restart_seconds)
+
+    @property
+    def driver(self) -> Driver:
+        """The last driver that has taken over the run directory."""
+        return self.lives.driver
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -98,20 +97,23 @@ class Cluster:
             for task in self.scenario.plan.tasks:
                 self.agenda.after(self.spread(self.weather.until), lambda number=task.number: self._by_hand(number))  # type: ignore[misc]
         self.driver.start()
+        left = _STEPS + _STEPS_PER_BLOCK * len(self.scenario.natures)
         while not (self.gone_home and not self.workers):
+            left -= 1
             if not self.agenda.step():  # not even a beat of the driver
                 raise BrokenPromise("liveness", "nothing will ever happen again", self._unfinished())
-            if self.agenda.now > self.weather.latest_end:
+            if self.agenda.now > self.weather.latest_end or left < 0:
                 raise BrokenPromise(
                     "liveness",
-                    f"faults stopped at {self.weather.until:.0f} s, and the run has not ended at {self.agenda.now:.0f} s",
+                    f"faults stopped at {self.weather.until:.0f} s, and the run not at {self.agenda.now:.0f} s, "
+                    f"after {self.judge.events} events",
                     self._unfinished(),
                 )
         return self._judge_end()
 
     def _judge_end(self) -> str:
-        if self.stopped and not self.driver.alive:
-            return "stopped"
+        if self.stopped and self.lives.listening is None and not self.going_home:
+            return "stopped"  # while no driver was there
         self.driver.check()
         left = self._unfinished()
         if not left:
@@ -133,82 +135,12 @@ class Cluster:
             if state not in ended
         ]
 
-    # ------------------------------------------------------------------------------------- lives of the driver
+    # ------------------------------------------------------------------------------------------ the driver
 
     def driver_finished(self, driver: Driver) -> None:
         """Nothing can happen any more: workers have some time to go home."""
-        if driver is self.driver and not (self._going_home or self.stopped):
+        if driver is self.driver and not (self.going_home or self.stopped):
             self._send_home(HOME_SECONDS)
-
-    def driver_died(self, driver: Driver) -> None:
-        """A driver is dead; somebody starts another one."""
-        power = self.chance(0.4)
-        self.count("driver death")
-        self.judge.note("driver", driver.life, "dies", "with its machine" if power else "")
-        self._driver_ended(driver, lose=power)
-        if power:
-            assert self.disk is not None
-            self.disk.lose_power()
-            for worker in [worker for worker in self.workers.values() if worker.host == driver.place]:
-                worker.crash()
-
-    def driver_gave_up(self, driver: Driver, why: str) -> None:
-        """A driver cannot go on: it ends its processes, and itself."""
-        self.count("driver gave up")
-        self.judge.note("driver", driver.life, "gives up:", why)
-        for worker in self._crew(driver):
-            worker.asked_to_end(0.0)
-        self._driver_ended(driver, lose=False)
-
-    def _driver_ended(self, driver: Driver, *, lose: bool) -> None:
-        driver.die(lose=lose)
-        if not lose and self.disk is not None and self.writes_back:
-            self.disk.write_back()
-        if self.listening is driver:
-            self.listening = None
-        if self.driver.alive:
-            return  # it was not the one that works
-        self._going_home = False
-        if self.stopped or self.gone_home:
-            self.run_is_over = self.gone_home = True
-            for worker in list(self.workers.values()):
-                worker.crash()
-            return
-        least, most = self._restart_seconds
-        self.agenda.after(least + self.spread(most - least), lambda: self._restart(driver.place))
-
-    def _restart(self, place: str) -> None:
-        """Somebody starts another driver."""
-        if not (self.gone_home or self.stopped):
-            driver = Driver(self, self._clock_rate(), len(self._drivers), place)
-            self._drivers.append(driver)
-            driver.start()
-
-    def replace_driver(self) -> None:
-        """The driver stands still; somebody takes it for dead, and starts another one on another machine."""
-        old = self.driver
-        old.stall()
-        self.agenda.after(self.spread(4.0 * max(self.lease, STALE_SECONDS)), old.resume)
-        self.agenda.after(STALE_SECONDS + self.spread(30.0), lambda: self._restart(f"node{9 + len(self._drivers)}"))
-
-    def is_driver_alive(self, other: Process, me: Process) -> bool | None:
-        """Whether the driver that owns the run directory is alive, as far as another one can know."""
-        if other.host != me.host:
-            return None
-        return self._drivers[other.pid].alive
-
-    def takes_over(self, driver: Driver) -> None:
-        """A driver owns the run directory now."""
-        if driver is not self.driver and self.driver.alive:
-            self.count("driver replaced")
-            self.driver.scheduler.owner = False
-        self.driver = driver
-
-    def has_begun(self, driver: Driver) -> None:
-        """A driver listens now."""
-        self.listening = driver
-        if self.stopped:
-            driver.stop()
 
     def maybe_die(self) -> None:
         """One of the moments in which the driver may die.
@@ -232,7 +164,7 @@ class Cluster:
             self.stopped = True
             self.judge.note("stop")
             if not self.driver.alive:
-                self._driver_ended(self.driver, lose=False)
+                self.all_over()
                 return
             self.driver.stop()
             self._send_home(STOP_SECONDS)
@@ -240,30 +172,30 @@ class Cluster:
     def _send_home(self, seconds: float) -> None:
         """Give processes time to end, then end them; the run is over after that, or when all of them have ended."""
         self.run_is_over = self.run_is_over or self.stopped
-        self._going_home = True
+        self.going_home = True
         self.agenda.after(seconds, self._kill_all)
         self._close_if_empty()
 
     def _kill_all(self) -> None:
-        for worker in self._crew(self.driver):
+        for worker in self.crew(self.driver):
             worker.asked_to_end(0.0)
             self.agenda.after(KILL_SECONDS, worker.crash)
 
     def _close_if_empty(self) -> None:
         """The run is over when all processes of the driver have ended."""
-        if self._going_home and not self.gone_home and not self._crew(self.driver):
+        if self.going_home and not self.gone_home and not self.crew(self.driver):
             self.run_is_over = True
             self.gone_home = True
-            self.listening = None
-            self.driver.close_all()
-            self._close_ledger()
+            self.lives.listening = None
+            self.driver.close()
 
-    def _close_ledger(self) -> None:
-        """The driver makes a last snapshot; nobody restarts it if it dies or fails in that."""
-        with contextlib.suppress(Died, LedgerError):
-            self.driver.close_ledger()
+    def all_over(self) -> None:
+        """The run was stopped while its driver was dead."""
+        self.run_is_over = self.gone_home = True
+        for worker in list(self.workers.values()):
+            worker.crash()
 
-    def _crew(self, driver: Driver) -> list[Worker]:
+    def crew(self, driver: Driver) -> list[Worker]:
         """The processes that a driver has started, and that live."""
         mine = (worker for worker in self.workers.values() if worker.process is not None)
         return [worker for worker in mine if worker.life == driver.life]
@@ -275,7 +207,7 @@ class Cluster:
         self._pids += 1
         host = driver.place if self.chance(0.5) else f"node{self._random.randint(1, 3)}"
         worker = Worker(
-            self, self._pids, task=task, process=process, host=host, rate=self._clock_rate(), life=driver.life
+            self, self._pids, task=task, process=process, host=host, rate=self.clock_rate(), life=driver.life
         )
         self.workers[worker.number] = worker
         self.judge.note("start", worker.number, "process", process, "task", task, "on", host)
@@ -291,7 +223,7 @@ class Cluster:
         del self.workers[worker.number]
         self.judge.note("end", worker.number, "with code", code)
         if worker.process is not None:
-            self._drivers[worker.life].process_ended(worker.process, worker.task, code)
+            self.lives.drivers[worker.life].process_ended(worker.process, worker.task, code)
         else:
             self.agenda.after(self.spread(30.0), lambda: self._by_hand(worker.task))
         self._close_if_empty()
@@ -317,11 +249,11 @@ class Cluster:
 
     def connect(self, worker: Worker) -> Connection | None:
         """Connect a worker to the driver; None if nobody answers."""
-        if self.gone_home or self.listening is None:
+        if self.gone_home or self.lives.listening is None:
             return None
         self._made += 1
-        connection = Connection(self._made, worker, self.listening, self.agenda, self._random, self.delay)
-        self.listening.accept(connection)
+        connection = Connection(self._made, worker, self.lives.listening, self.agenda, self._random, self.delay)
+        self.lives.listening.accept(connection)
         return connection
 
     # ------------------------------------------------------------------------------------------------- chance
@@ -346,12 +278,17 @@ class Cluster:
         self.count("fenced")
         keys = () if worker.execution is None else (worker.execution.key,)
         self.judge.note("fenced", worker.number, keys=keys)
-        if late and not (worker.disturbed or self.gone_home or len(self._drivers) > 1) and self.lease > _FEW_DELAYS * self.delay:
+        if (
+            late
+            and not (worker.disturbed or self.gone_home or len(self.lives.drivers) > 1)
+            and self.lease > _FEW_DELAYS * self.delay
+        ):
             raise BrokenPromise("fence", f"process {worker.number} ends itself, and nothing was wrong with it", keys)
 
     def count(self, fault: str) -> None:
         """Something went wrong."""
         self.faults[fault] += 1
 
-    def _clock_rate(self) -> float:
+    def clock_rate(self) -> float:
+        """Seconds of some clock per second."""
         return 1.0 + _DRIFT * (2.0 * self._random.random() - 1.0)

@@ -7,70 +7,40 @@ process of this machine that has lost its connection is looked for until it is c
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from blockflow.coordinator import BEAT_SECONDS, DEATH_SECONDS, FULL_SECONDS, HELLO_SECONDS, TICK_SECONDS
-from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError, RemoteProtocolError
+from blockflow.coordinator import DEATH_SECONDS, HELLO_SECONDS, TICK_SECONDS
+from blockflow.errors import DamagedLedgerError, LedgerError, RemoteProtocolError
 from blockflow.ledger.identity import identity_of
 from blockflow.ledger.owner import Process
 from blockflow.ledger.run_ledger import RunLedger
 from blockflow.ledger.store import open_store
-from blockflow.outbox import Outbox
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
-from blockflow.state.leases import LARGEST_LEASE
-from blockflow.state.scheduler import Scheduler
 from blockflow.switchboard import Close, Send, Switchboard
 from blockflow.testing.simulation.disk import Died
 from blockflow.testing.simulation.judge import BrokenPromise
+from blockflow.testing.simulation.recorder import Recorder
+from blockflow.testing.simulation.watched import WatchedScheduler
 from blockflow.wire.framing import FrameReader, frame
 from blockflow.wire.messages import LARGEST_HELLO, Granted, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from blockflow.plan.plan import Plan
-    from blockflow.state.records import Record
     from blockflow.switchboard import Action
     from blockflow.testing.simulation.cluster import Cluster
-    from blockflow.testing.simulation.facts import Grant
-    from blockflow.testing.simulation.judge import Judge
     from blockflow.testing.simulation.network import Connection
 
 HERE = "node0"
 """Host of the driver."""
 
 _LONGEST_TICK = 0.5
-"""Seconds between two ticks in which nothing happens, where the product has fiftieths: that costs no truth, only time."""
-
-
-class WatchedScheduler(Scheduler):
-    """A scheduler that is looked at over its shoulder."""
-
-    def __init__(self, plan: Plan, judge: Judge, lease_seconds: float, ledger: RunLedger | None) -> None:
-        super().__init__(
-            plan,
-            largest_lease=LARGEST_LEASE,
-            lease_seconds=lease_seconds,
-            epoch=0 if ledger is None else ledger.epoch,
-            recording=ledger is not None,
-        )
-        self._judge = judge
-        self.ghosts: dict[int, Grant] = {}
-        """By lease that was granted and not sent yet."""
-        self.owner = True
-        """No other driver has taken over."""
-
-    def handle(self, event: ev.Event, now: float) -> list[ev.Instruction]:
-        """Handle an event, and let the judge see it."""
-        instructions = super().handle(event, now)
-        ghosts = self._judge.saw(self, event, instructions) if self.owner else self._judge.overheard(instructions)
-        for ghost in ghosts:
-            self.ghosts[ghost.lease] = ghost
-        return instructions
+"""Seconds between two ticks in which nothing happens. The product has fiftieths; that makes no difference but time."""
 
 
 class Driver:
@@ -95,14 +65,13 @@ class Driver:
         self._stalled = False
         self._waiting: list[Callable[[], None]] = []
         """What came while the driver stood still."""
-        self._outbox = Outbox()
-        self._recording = False
         self._tick_at = float("inf")
         self._dull = 0
         """Ticks in a row that changed nothing."""
         self._until_check = 10
         """Events until the scheduler recounts itself."""
-        self._ledger: RunLedger | None = None
+        self._recorder: Recorder | None = None
+        """What makes records durable, if they are kept."""
         self.scheduler: WatchedScheduler
         """The scheduler of this life, once it has begun."""
         self._switchboard: Switchboard
@@ -111,7 +80,7 @@ class Driver:
         """The time on the driver's clock, which says something else in each life."""
         return 5000.0 * (1 + self.life % 3) + self._cluster.agenda.now * self._rate
 
-    def _later(self, seconds: float, thing: Callable[[], None]) -> None:
+    def later(self, seconds: float, thing: Callable[[], None]) -> None:
         """Let something happen in this life of the driver."""
         self._cluster.agenda.after(max(0.0, seconds) / self._rate, lambda: self._soon(thing))
 
@@ -122,7 +91,7 @@ class Driver:
             try:
                 thing()
             except Died:
-                self._cluster.driver_died(self)
+                self._cluster.lives.died(self)
 
     # -------------------------------------------------------------------------------------------- what strikes it
 
@@ -152,23 +121,24 @@ class Driver:
     def _begin(self) -> None:
         cluster = self._cluster
         try:
-            self._ledger = self._open_ledger()
+            ledger = self._open_ledger()
         except LedgerError as error:
             if isinstance(error, DamagedLedgerError):
                 raise BrokenPromise("ledger", str(error)) from error
-            cluster.driver_gave_up(self, str(error))
+            cluster.lives.gave_up(self, str(error))
             return
-        cluster.takes_over(self)
-        self.scheduler = WatchedScheduler(cluster.scenario.plan, self._judge, cluster.lease, self._ledger)
+        cluster.lives.takes_over(self)
+        self.scheduler = WatchedScheduler(cluster.scenario.plan, self._judge, cluster.lease, ledger)
         self._switchboard = Switchboard(self.scheduler, run=cluster.run, lease_seconds=cluster.lease, place=self.place)
-        if self._ledger is not None:
-            self._ledger.restore(self.scheduler, self.now())
+        if ledger is not None:
+            ledger.restore(self.scheduler, self.now())
+            self._recorder = Recorder(self, cluster, ledger)
         self._judge.restarted(self.scheduler)
-        cluster.has_begun(self)
+        cluster.lives.has_begun(self)
         self._handle(ev.Ticked())
         self._look_for_absent()
-        if self._ledger is not None:
-            self._beat()
+        if self._recorder is not None:
+            self._recorder.beat()
 
     def _open_ledger(self) -> RunLedger | None:
         cluster = self._cluster
@@ -179,20 +149,10 @@ class Driver:
             Path("simulated"),
             identity_of(cluster.scenario.plan),
             me=Process(host=self.place, pid=self.life, boot_id=self.place, started=1),
-            alive=cluster.is_driver_alive,
+            alive=cluster.lives.is_alive,
             clock=lambda: 1e9 + cluster.agenda.now,
         )
         return RunLedger(store)
-
-    def _beat(self) -> None:
-        self._start_recording()
-        if self._ledger is not None and self._cluster.chance(0.1):
-            try:
-                self._ledger._store.fold()
-            except LedgerError as error:
-                self._cluster.driver_gave_up(self, str(error))
-                return
-        self._later(BEAT_SECONDS, self._beat)
 
     def stop(self) -> None:
         """People have stopped the run."""
@@ -206,7 +166,7 @@ class Driver:
     def process_ended(self, process: int, task: int, code: int) -> None:
         """The launcher says that a process has ended."""
         ended = ev.ProcessEnded(process=process, task=task, clean=code == 0, how=f"ended with code {code}")
-        self._later(self._cluster.spread(TICK_SECONDS), lambda: self._handle(ended))
+        self.later(self._cluster.spread(TICK_SECONDS), lambda: self._handle(ended))
 
     def accept(self, connection: Connection) -> None:
         """A worker has connected and proved that it knows the key."""
@@ -215,7 +175,7 @@ class Driver:
             self._connections[connection.number] = connection
             self._frames[connection.number] = FrameReader(LARGEST_HELLO)
             self._switchboard.connected(connection.number)
-            self._later(HELLO_SECONDS, lambda: self._expect_hello(connection))
+            self.later(HELLO_SECONDS, lambda: self._expect_hello(connection))
 
         self._soon(accepts)
 
@@ -262,7 +222,7 @@ class Driver:
             if self._cluster.is_dead(pid):
                 self._handle(ev.WorkerLeft(worker=worker, crashed=True))
             elif self.now() <= until:
-                self._later(TICK_SECONDS, look)
+                self.later(TICK_SECONDS, look)
 
         look()
 
@@ -272,7 +232,7 @@ class Driver:
             if known.host == self.place and self._cluster.is_dead(known.pid):
                 self._handle(ev.WorkerLeft(worker=known.worker, crashed=True))
         if self.scheduler.absent:
-            self._later(_LONGEST_TICK, self._look_for_absent)
+            self.later(_LONGEST_TICK, self._look_for_absent)
 
     # ------------------------------------------------------------------------------------------- actions
 
@@ -281,41 +241,12 @@ class Driver:
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         """Do what is asked for, or keep it until what it may follow from is durable."""
-        if self._ledger is not None:
-            actions = self._outbox.put(actions, self.scheduler.take_records())
-            if not self._outbox.idle:
-                self._start_recording()
-        self._perform(actions)
+        if self._recorder is not None:
+            actions = self._recorder.put(actions, self.scheduler.take_records())
+        self.perform(actions)
 
-    def _start_recording(self) -> None:
-        if not self._recording:
-            self._recording = True
-            self._write(self._outbox.take_batch())
-
-    def _write(self, batch: list[Record]) -> None:
-        self._later(self._cluster.disk_seconds(), lambda: self._written(batch))
-
-    def _written(self, batch: list[Record]) -> None:
-        """The disk has done its work."""
-        assert self._ledger is not None
-        try:
-            self._ledger.write(batch)
-        except LedgerFullError:
-            self._cluster.count("disk was full")
-            self._later(FULL_SECONDS, lambda: self._write([]))  # the ledger has them
-            return
-        except LedgerError as error:
-            self._cluster.driver_gave_up(self, str(error))
-            return
-        self._cluster.maybe_die()
-        self._perform(self._outbox.written())
-        following = self._outbox.take_batch()
-        self._recording = bool(following)
-        if following:
-            self._write(following)
-        self._look_whether_finished()
-
-    def _perform(self, actions: Iterable[Action]) -> None:
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Do what is asked for."""
         for action in actions:
             match action:
                 case Send():
@@ -326,16 +257,17 @@ class Driver:
                         raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
                     self._close(action.connection)
                 case ev.StartProcess():
-                    self._later(action.delay, lambda start=action: self._start(start))  # type: ignore[misc]
+                    self.later(action.delay, lambda start=action: self._start(start))  # type: ignore[misc]
                 case ev.RunChecks():
                     self._check(action)
                 case ev.TellFailure():
                     pass
-        self._look_whether_finished()
+        self.look_whether_finished()
         self._plan_tick()
 
-    def _look_whether_finished(self) -> None:
-        if self.scheduler.finished and not self._recording:
+    def look_whether_finished(self) -> None:
+        """Let everybody go home if nothing can happen any more, and everything is recorded."""
+        if self.scheduler.finished and (self._recorder is None or self._recorder.idle):
             self._cluster.driver_finished(self)
 
     def _send(self, action: Send) -> None:
@@ -352,17 +284,16 @@ class Driver:
         connection = self._connections.get(number)
         if connection is not None:
             connection.down.end(lose=False)
-            self._later(0.0, lambda: self._disconnected(connection))
+            self.later(0.0, lambda: self._disconnected(connection))
 
-    def close_all(self) -> None:
-        """The run is over: every connection ends."""
+    def close(self) -> None:
+        """The run is over: every connection ends, and the run directory is let go with a last snapshot."""
         for connection in list(self._connections.values()):
             connection.down.end(lose=False)
-
-    def close_ledger(self) -> None:
-        """Make the last snapshot, and let the run directory go."""
-        if self._ledger is not None:
-            self._ledger.close()
+        self.alive = False
+        if self._recorder is not None:
+            with contextlib.suppress(Died, LedgerError):  # everything is in the journal
+                self._recorder.ledger.close()
 
     def _start(self, action: ev.StartProcess) -> None:
         if not (self.scheduler.finished or self._cluster.stopped):
@@ -371,7 +302,7 @@ class Driver:
     def _check(self, asked: ev.RunChecks) -> None:
         plan = self.scheduler.plan.tasks[asked.task]
         seconds = self._cluster.scenario.check_seconds * len(asked.indices)
-        self._later(seconds, lambda: self._handle(structs.replace(call_checks(plan, asked), seconds=seconds)))
+        self.later(seconds, lambda: self._handle(structs.replace(call_checks(plan, asked), seconds=seconds)))
 
     # ---------------------------------------------------------------------------------------------------- time
 
@@ -385,7 +316,7 @@ class Driver:
             deadline = deadline if lease is None else min(deadline, lease)
         if deadline < self._tick_at - 1e-9:
             self._tick_at = deadline
-            self._later(deadline - self.now() + self._cluster.spread(TICK_SECONDS), lambda: self._tick(deadline))
+            self.later(deadline - self.now() + self._cluster.spread(TICK_SECONDS), lambda: self._tick(deadline))
 
     def _tick(self, planned: float) -> None:
         if planned != self._tick_at:
@@ -409,7 +340,7 @@ class Driver:
                 if self._cluster.is_stopped(line.pid):
                     self._cluster.kill(line.pid)
                 else:
-                    self._handle(ev.HeartbeatReceived(worker=worker))
+                    self._handle(ev.HeartbeatReceived(worker=worker, seen=True))
 
     # ------------------------------------------------------------------------------------------------ recounts
 

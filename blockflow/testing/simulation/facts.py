@@ -75,7 +75,7 @@ def relations_of(plan: Plan) -> Relations:
         before |= {(task.number, index): keys for index, keys in _levels_before(task).items()}
         if task.task.read_write_conflict:
             meet = _meet(reads[task.number], writes[task.number])
-            meet |= meet.T
+            meet = meet | meet.T
             np.fill_diagonal(meet, val=False)
             for one, other in np.argwhere(meet).tolist():
                 conflicts[task.number, one].add((task.number, other))
@@ -104,8 +104,7 @@ def _meet(some: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDA
     """Which of some boxes, arrays of (box, axis, begin or end), meets which of others."""
     begins = np.maximum(some[:, None, :, 0], others[None, :, :, 0])
     ends = np.minimum(some[:, None, :, 1], others[None, :, :, 1])
-    meets: npt.NDArray[np.bool_] = (begins < ends).all(axis=2)
-    return meets
+    return np.asarray((begins < ends).all(axis=2))
 
 
 def _frozen(relation: dict[Key, set[Key]]) -> dict[Key, frozenset[Key]]:

@@ -12,13 +12,13 @@ What the system calls leases, attempts and workers is written down for the story
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from blockflow.state import events as ev
 from blockflow.state.transitions import BlockState
 from blockflow.testing.simulation.facts import Execution, Grant, relations_of
+from blockflow.testing.simulation.story import Story
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +53,7 @@ class BrokenPromise(Exception):
         self.keys = tuple(keys)
 
 
-class Judge:
+class Judge(Story):
     """Watches one run.
 
     Args:
@@ -62,14 +62,9 @@ class Judge:
     """
 
     def __init__(self, plan: Plan, agenda: Agenda) -> None:
+        super().__init__(agenda)
         self._plan = plan
-        self._agenda = agenda
         self._relations = relations_of(plan)
-        self._hash = hashlib.blake2b(digest_size=16)
-        self.events = 0
-        """Things that happened."""
-        self._story: list[tuple[float, tuple[object, ...], tuple[Key, ...]]] = []
-        self._messages: list[tuple[float, str, int, object, bytes]] = []
         self._grants = 0
         self.stopping = False
         """People have stopped the run: nothing more may be granted."""
@@ -95,35 +90,6 @@ class Judge:
         """The process whose message the driver takes in."""
         self._passed: set[Key] = set()
         """Blocks that a check has found done before they ran."""
-
-    # ---------------------------------------------------------------------------------------------------- story
-
-    def note(self, *what: object, keys: tuple[Key, ...] = ()) -> None:
-        """Write down that something happened, for the story and for the hash."""
-        self.events += 1
-        self._hash.update(repr((self._agenda.now, what, keys)).encode())
-        self._story.append((self._agenda.now, what, keys))
-
-    def hear(self, who: str, number: int, message: object, body: bytes) -> None:
-        """A message has arrived."""
-        self.events += 1
-        self._hash.update(f"{self._agenda.now} {who} {number} ".encode() + body)
-        self._messages.append((self._agenda.now, who, number, message, body))
-
-    @property
-    def event_hash(self) -> str:
-        """Everything that happened, as one number."""
-        return self._hash.hexdigest()
-
-    def story(self, keys: Iterable[Key], last: int = 60) -> list[str]:
-        """What happened to some blocks, oldest first; of everything, if no block is named."""
-        wanted = set(keys)
-        lines = [
-            f"{time:.3f} {' '.join(map(str, what))} {' '.join(map(str, concerned[:8]))}".rstrip()
-            for time, what, concerned in self._story
-            if not wanted or wanted.intersection(concerned) or not concerned
-        ]
-        return lines[-last:]
 
     # ------------------------------------------------------------------------------------- what workers really do
 
@@ -333,8 +299,8 @@ class Judge:
         if self.failures[key] < least and self.losses[key] < MOST_LOSSES:
             raise BrokenPromise(
                 "budget",
-                f"block {key} has failed for good after {self.failures[key]} failures of {least}, and {self.losses[key]}"
-                f" lost workers of {MOST_LOSSES}",
+                f"block {key} has failed for good after {self.failures[key]} failures of {least}, and "
+                f"{self.losses[key]} lost workers of {MOST_LOSSES}",
                 (key,),
             )
 

@@ -119,7 +119,7 @@ class Weather:
             case "driver crash":
                 cluster.death_odds = self._random.choice((0.1, 0.5, 1.0))
             case "stale driver":
-                cluster.replace_driver()
+                cluster.lives.replace()
             case "disk full":
                 disk.full = True
 
@@ -216,8 +216,7 @@ class Weather:
 
 def _hanging(cluster: Cluster) -> float:
     """Seconds that are lost to blocks that hang until their timeout."""
-    return sum(
-        cluster.scenario.plan.tasks[task].task.timeout or 0.0
-        for (task, _), nature in cluster.scenario.natures.items()
-        if nature.hangs or nature.seconds > 2.0 * cluster.lease
-    )
+    timeouts = [task.task.timeout for task in cluster.scenario.plan.tasks]
+    seconds = [timeout if isinstance(timeout, float) else 0.0 for timeout in timeouts]
+    natures = cluster.scenario.natures.items()
+    return sum(seconds[task] for (task, _), nature in natures if nature.hangs or nature.seconds > 2.0 * cluster.lease)
