@@ -136,9 +136,10 @@ class LocalLauncher:
         while len(self) or self._left:
             overdue = time.monotonic() - deadline
             for pid in {*self._pids.values(), *self._left}:
-                if overdue >= 0 or pid not in asked:
-                    _signal(pid, signal.SIGKILL if overdue >= 0 else signal.SIGTERM)
-                asked.add(pid)
+                if overdue >= 0:
+                    _signal(pid, signal.SIGKILL)
+                elif pid not in asked and _signal(pid, signal.SIGTERM):
+                    asked.add(pid)
             if overdue > (_UNKILLABLE_SECONDS if len(self) else _LEFT_SECONDS):
                 _LOGGER.warning("processes %s cannot be ended", sorted({*self._pids.values(), *self._left}))
                 break
@@ -235,9 +236,12 @@ def _close_input(forge: subprocess.Popen[bytes]) -> None:
         forge.stdin.close()
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
+def _signal(pid: int, number: signal.Signals) -> bool:
+    """Signal a session; false if it is not there any more, or not yet."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+        return True
+    return False
 
 
 def _has_members(session: int) -> bool:

@@ -8,7 +8,6 @@ is refused at once, by name.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import sys
 import threading
@@ -22,6 +21,7 @@ from blockflow.launch.interpreter import places_of_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from importlib.machinery import ModuleSpec
     from pathlib import Path
 
     from blockflow.launch.job import Timing
@@ -112,14 +112,28 @@ def _unimportable_module(function: Any) -> ModuleType | None:
     if name is None or name == "__main__" or name not in sys.modules:
         return None
     module = sys.modules[name]
-    top = name.partition(".")[0]
     try:
-        found = importlib.util.find_spec(name if top in sys.modules else top)
-    except (ImportError, ValueError, AttributeError):
+        found = _spec_of(name)
+    except (ImportError, ValueError, AttributeError, KeyError):
         found = None
-    if found is not None and found.origin == getattr(module, "__file__", None):
+    # Python has some of its own modules in frozen form, and tells their files nevertheless.
+    if found is not None and found.origin in (getattr(module, "__file__", None), "frozen"):
         return None
     return module if getattr(module, "__file__", None) else None
+
+
+def _spec_of(name: str) -> ModuleSpec | None:
+    """Where a new process would find a module; `importlib.util.find_spec` tells where this one has found it."""
+    parts = name.split(".")
+    found: ModuleSpec | None = None
+    for depth in range(1, len(parts) + 1):
+        path = None if found is None else found.submodule_search_locations
+        inner = ".".join(parts[:depth])
+        specs = (finder.find_spec(inner, path) for finder in sys.meta_path)
+        found = next((spec for spec in specs if spec is not None), None)
+        if found is None:
+            return None
+    return found
 
 
 def _culprits(value: Any, deepest: int = _DEEPEST) -> list[str]:
@@ -150,12 +164,21 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
                 yield f"variable {name!r} ({_kind(cell.cell_contents)})", cell.cell_contents
             except ValueError:
                 continue  # it has no value yet
+        for name, default in _defaults(value, code):
+            yield f"default of argument {name!r} ({_kind(default)})", default
         for name in sorted(_names(code)):
             if name in value.__globals__:
                 yield f"global {name!r} ({_kind(value.__globals__[name])})", value.__globals__[name]
     elif not isinstance(value, type | ModuleType):
         for name, attribute in getattr(value, "__dict__", {}).items():
             yield f"attribute {name!r} ({_kind(attribute)})", attribute
+
+
+def _defaults(function: Any, code: CodeType) -> Iterator[tuple[str, Any]]:
+    """The arguments of a function that have defaults."""
+    defaults = function.__defaults__ or ()
+    yield from zip(code.co_varnames[code.co_argcount - len(defaults) :], defaults, strict=False)
+    yield from (function.__kwdefaults__ or {}).items()
 
 
 def _names(code: CodeType) -> set[str]:

@@ -58,7 +58,7 @@ class Silence:
     def write(self, text: str) -> None:
         """Print a line, if this process has where to; daemons often have not."""
         if sys.stderr is not None:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{_writable(text)}\n")
 
     def close(self, states: Mapping[str, TaskState], now: float) -> None:
         """Show nothing."""
@@ -129,7 +129,7 @@ class Bars:
         """Print a line above the bars."""
         from tqdm.auto import tqdm
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(_writable(text), file=sys.stderr)
 
     def close(self, states: Mapping[str, TaskState], now: float) -> None:
         """Leave the bars where they are."""
@@ -171,6 +171,15 @@ def describe(state: TaskState, seconds_left: float | None) -> str:
     if seconds_left is not None and not state.is_done():
         words.append(f"{clock(seconds_left)} left")
     return "".join(f", {word}" for word in words)
+
+
+def _writable(text: str) -> str:
+    """The text, with what standard errors cannot encode written out.
+
+    Names of files may be of any encoding, and streams that notebooks and tests put there are strict about it.
+    """
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def clock(seconds: float) -> str:

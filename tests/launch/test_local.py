@@ -207,33 +207,37 @@ def test_an_interpreter_that_cannot_run_is_an_error(scene: Scene, monkeypatch: p
         scene.load(lambda: large)
 
 
-def test_stop_asks_first_and_kills_later(scene: Scene) -> None:
+def test_stop_asks_first(scene: Scene) -> None:
     def polite() -> None:
         def leave(number: int, frame: Any) -> None:
             note("asked")
             os._exit(0)
 
         signal.signal(signal.SIGTERM, leave)
-        note("polite")
+        note("pid")
         wait_for("never")
 
+    scene.load(polite)
+    scene.start(0)
+    scene.until_noted("pid")
+    scene.launcher.stop(grace=PATIENCE)
+    assert [end.how for end in scene.launcher.ended()] == ["ended with code 0"]
+    assert (scene.folder / "asked").exists()
+
+
+def test_stop_kills_who_does_not_listen(scene: Scene) -> None:
     def deaf() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        note("deaf")
+        note("pid")
         wait_for("never")
 
-    scene.load(polite, deaf)
-    scene.start(0, 0)
-    scene.start(1, 1)
-    pids = [int(scene.until_noted(name)) for name in ("polite", "deaf")]
-    scene.launcher.stop(grace=0.3)
-    assert {end.process: end.how for end in scene.launcher.ended()} == {
-        0: "ended with code 0",
-        1: "was killed by SIGKILL",
-    }
-    assert (scene.folder / "asked").exists()
-    assert all(is_dead(pid) for pid in pids)
-    scene.launcher.stop(grace=0.3)  # does nothing the second time
+    scene.load(deaf)
+    scene.start(0)
+    pid = int(scene.until_noted("pid"))
+    scene.launcher.stop(grace=0.1)
+    assert [end.how for end in scene.launcher.ended()] == ["was killed by SIGKILL"]
+    assert is_dead(pid)
+    scene.launcher.stop(grace=0.1)  # does nothing the second time
 
 
 def test_stop_ends_what_workers_have_left_behind(scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import subprocess
@@ -112,6 +113,32 @@ def test_no_progress_is_silent_but_for_lines(capsys: pytest.CaptureFixture[str])
     display.close({"t": state(1)}, 0.0)
     display.write("said")
     assert capsys.readouterr().err == "said\n"
+
+
+def test_a_stream_that_is_strict_or_poor_takes_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    Lines().write("café 🔬 \udcff")
+    assert written.getvalue() == b"caf\xe9 \\U0001f52c \\udcff\n"
+
+    class Poor:
+        said = ""
+
+        def write(self, text: str) -> None:
+            self.said += text
+
+    poor = Poor()
+    monkeypatch.setattr(sys, "stderr", poor)
+    Silence().write("as loggers are \udcff")
+    assert poor.said == "as loggers are \\udcff\n"
+
+
+def test_without_errors_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    display = make_display(progress=True)
+    display.update({"t": state(1)}, 0.0)
+    display.write("to nobody")
+    display.close({"t": state(1)}, 0.0)
 
 
 def test_lines_are_for_what_is_no_terminal() -> None:

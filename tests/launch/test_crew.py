@@ -1,0 +1,165 @@
+"""Does a crew start what is asked for, say which ended and how, and leave nothing behind?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blockflow import Command, Context, Roi, Task
+from blockflow.errors import NotShippableError
+from blockflow.launch.crew import Crew
+from blockflow.launch.local import LocalLauncher
+from blockflow.net.connection_file import Connection, private_directory, write_connection
+from blockflow.plan.plan import compile_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blockflow.state.events import ProcessEnded
+
+PATIENCE = 30.0
+
+
+class Scene:
+    """Makes crews, and ends them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.connection: Connection = write_connection(
+            private_directory(folder / "private"), "run", (), "", socket="run.socket"
+        )
+        self.crews: list[Crew] = []
+
+    def crew(self, *tasks: Task, logs: bool = True) -> Crew:
+        crew = Crew(compile_plan(tasks), LocalLauncher(), logs=self.folder / "logs" if logs else None)
+        self.crews.append(crew)
+        crew.open(self.connection)
+        return crew
+
+    def ends(self, crew: Crew, number: int) -> list[ProcessEnded]:
+        found: list[ProcessEnded] = []
+        deadline = time.monotonic() + PATIENCE
+        while len(found) < number:
+            assert time.monotonic() < deadline, "waited in vain"
+            found += crew.ended()
+            time.sleep(0.002)
+        return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.chdir(tmp_path)
+    made = Scene(tmp_path)
+    yield made
+    for crew in made.crews:
+        crew.stop(grace=0.0)
+        assert len(crew) == 0
+
+
+def task_of(function: Callable[..., Any] | None, name: str = "t", **more: Any) -> Task:
+    roi = Roi((0,), (10,))
+    return Task(name, roi, roi, roi, function, **more)
+
+
+def tell() -> None:
+    context = Context.from_env()
+    print(context["task_id"], context["worker_id"])
+
+
+def test_processes_work_for_their_task_and_their_ends_are_told_with_their_logs(scene: Scene) -> None:
+    def fail() -> None:
+        tell()
+        os._exit(3)
+
+    crew = scene.crew(task_of(tell, "good", num_workers=2), task_of(fail, "bad"))
+    crew.start(0, 0)
+    crew.start(1, 1)
+    crew.start(2, 0)
+    ends = {end.process: end for end in scene.ends(crew, 3)}
+    logs = scene.folder / "logs"
+    assert {process: (end.task, end.clean) for process, end in ends.items()} == {
+        0: (0, True),
+        1: (1, False),
+        2: (0, True),
+    }
+    assert ends[1].how == f"ended with code 3; see {logs}/bad/worker_1.err"
+    assert (logs / "good" / "worker_0.out").read_text() == "good 0\n"
+    assert (logs / "good" / "worker_2.out").read_text() == "good 2\n"
+    assert crew.ended() == []
+
+
+def test_a_process_that_ended_makes_room_for_another(scene: Scene) -> None:
+    crew = scene.crew(task_of(lambda: os.kill(os.getpid(), signal.SIGKILL), num_workers=1))
+    for process in range(2):
+        crew.start(process, 0)
+        (end,) = scene.ends(crew, 1)
+        assert (end.process, end.clean) == (process, False)
+        assert end.how.startswith("was killed by SIGKILL; see ")
+
+
+def test_without_logs_ends_name_none(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
+    crew = scene.crew(task_of(tell), logs=False)
+    crew.start(0, 0)
+    (end,) = scene.ends(crew, 1)
+    assert end.how == "ended with code 0"
+    assert capfd.readouterr().out == "t 0\n"
+
+
+def test_logs_stay_where_they_were_when_the_directory_changes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew(compile_plan([task_of(tell)]), LocalLauncher(), logs=Path("relative"))
+    scene.crews.append(crew)
+    crew.open(scene.connection)
+    monkeypatch.chdir("/")
+    crew.start(0, 0)
+    scene.ends(crew, 1)
+    assert (scene.folder / "relative" / "t" / "worker_0.out").read_text() == "t 0\n"
+
+
+def test_what_workers_and_callbacks_are_told(scene: Scene) -> None:
+    contexts: list[Context] = []
+    crew = scene.crew(task_of(tell, "a"), task_of(tell, "b", init_callback_fn=contexts.append))
+    crew.begin(0)
+    assert contexts == []
+    crew.begin(1)
+    assert contexts == [crew.context(None, 1)]
+    context = crew.context(7, 1)
+    assert (context["task_id"], context["worker_id"], context["connection"]) == ("b", "7", scene.connection.path)
+    assert context["logdir"] == str(scene.folder / "logs")
+
+
+def test_one_function_that_cannot_be_sent_refuses_all(scene: Scene) -> None:
+    launcher, lock = LocalLauncher(), threading.Lock()
+    plan = compile_plan([task_of(tell, "first"), task_of(lambda: lock, "second")])
+    with pytest.raises(NotShippableError, match=r"of task 'second' .* variable 'lock'"):
+        Crew(plan, launcher, logs=None)
+    assert launcher._forge is None, "nothing was started"
+
+
+def test_stop_ends_all_and_may_be_called_again(scene: Scene) -> None:
+    """Right after they were ordered: some may not lead their session yet, and are asked a little later."""
+    crew = scene.crew(task_of(lambda: time.sleep(600), num_workers=3))
+    for process in range(3):
+        crew.start(process, 0)
+    assert len(crew) == 3
+    crew.stop(grace=5.0)
+    assert len(crew) == 0
+    ended = crew.ended()
+    assert {end.process for end in ended} == {0, 1, 2}
+    assert all("was killed by SIGTERM" in end.how for end in ended), "nobody had to be killed"
+    crew.stop(grace=5.0)
+
+
+def test_only_tasks_that_run_here_need_a_process_that_makes_workers(scene: Scene) -> None:
+    launcher = LocalLauncher()
+    elsewhere = task_of(tell, launcher=Command("nice {arguments}", 1))
+    crew = Crew(compile_plan([elsewhere]), launcher, logs=None)
+    assert launcher._forge is None
+    crew.open(scene.connection)
+    crew.stop(grace=0.0)
+    assert launcher._forge is None
