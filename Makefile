@@ -46,8 +46,8 @@ docs: $(VENV)/.ready
 	$(RUN) -m pytest tests/test_examples.py tests/test_docs.py
 
 coverage: $(VENV)/.ready
-	$(RUN) -m coverage run -m pytest -q tests/plan tests/state tests/wire tests/test_geometry.py tests/test_switchboard.py
-	$(RUN) -m coverage report --fail-under=100 --include='blockflow/plan/*,blockflow/state/*,blockflow/wire/*,blockflow/geometry.py,blockflow/switchboard.py'
+	$(RUN) -m coverage run -m pytest -q tests/plan tests/state tests/wire tests/launch/test_launchers.py tests/test_geometry.py tests/test_outbox.py tests/test_switchboard.py
+	$(RUN) -m coverage report --fail-under=100 --include='blockflow/plan/*,blockflow/state/*,blockflow/wire/*,blockflow/geometry.py,blockflow/outbox.py,blockflow/switchboard.py'
 
 bench: $(VENV)/.ready
 	$(RUN) -m benchmarks

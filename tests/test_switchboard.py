@@ -806,3 +806,14 @@ def test_the_simulation_sees_faults() -> None:
         ends.update(player.code for player in world.players)
     assert again > 20
     assert ends == {0, 1, 75, -9}
+
+
+def test_the_line_of_a_worker_is_known_while_it_is_connected() -> None:
+    _, board = board_of(line_of_blocks(3))
+    assert board.line_of(0) is None
+    joined(board)
+    line = board.line_of(0)
+    assert line is not None
+    assert (line.host, line.pid, line.worker) == ("host", 77, 0)
+    board.disconnected(0, 0.0)
+    assert board.line_of(0) is None

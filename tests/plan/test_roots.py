@@ -155,3 +155,12 @@ def test_many_roots_that_are_passed_over_are_looked_through_in_pieces() -> None:
     assert roots.take(1).tolist() == [5]
     assert roots.take(9).tolist() == [99_998]
     assert roots.next is None
+
+
+def test_nothing_below_the_first_root_that_is_left() -> None:
+    roots = compile_plan([Task("t", Roi((0,), (9,)), Roi((0,), (1,)), Roi((0,), (1,)))]).tasks[0].roots()
+    states = np.zeros(9, dtype=np.uint8)
+    states[:3] = 1
+    roots.pass_over(states)
+    assert roots.take(5, below=3).tolist() == []
+    assert roots.take(5, below=5).tolist() == [3, 4]

@@ -285,6 +285,15 @@ def test_checked_blocks_can_be_claimed_and_given_back() -> None:
     assert desk.scheduler.task_states["t"].completed_count == 1
 
 
+def test_blocks_of_a_task_with_an_order_of_its_own_can_be_claimed() -> None:
+    desk = restored(compile_plan([line(blocks=4, order=lambda indices: -indices)]), {}, absent=(known(1),))
+    desk.join(1)
+    mine = held(1, [2, 3])
+    assert desk.claim(mine)
+    desk.report(mine)
+    assert desk.ask(1).indices.tolist() == [1], "the largest that is left"
+
+
 def test_a_claim_may_be_shorter_than_the_lease() -> None:
     """Blocks that the worker gave back while the driver was away are not among those that it claims."""
     desk = Desk(line(blocks=9), largest_lease=4)

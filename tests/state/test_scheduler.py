@@ -110,6 +110,31 @@ def test_what_a_worker_that_is_back_does_not_claim_has_never_reached_it() -> Non
     assert desk.ask(1).indices.tolist() == [0]
 
 
+def test_a_worker_that_the_driver_sees_has_said_nothing_yet() -> None:
+    desk = Desk(line())
+    desk.join(1)
+    grant = desk.ask(1)
+    desk.tell(ev.ConnectionLost(worker=1))
+    desk.join(1)
+    desk.now += EXPIRED - 1.0
+    desk.tell(ev.HeartbeatReceived(worker=1, seen=True))
+    desk.now += EXPIRED - 1.0
+    desk.tell(ev.Ticked())
+    assert desk.claim(grant), "its lease goes on, and it may still claim it"
+
+
+def test_what_has_run_out_before_a_worker_could_claim_it_is_gone() -> None:
+    desk = Desk(line())
+    desk.join(1)
+    desk.ask(1)
+    desk.tell(ev.ConnectionLost(worker=1))
+    desk.join(1)
+    desk.now += EXPIRED
+    desk.tell(ev.Ticked())
+    desk.tell(ev.HeartbeatReceived(worker=1))
+    assert desk.ask(1).indices.tolist() == [0]
+
+
 def test_nothing_can_be_claimed_later() -> None:
     desk = Desk(line())
     desk.join(1)

@@ -686,3 +686,17 @@ def test_a_worker_that_is_back_belongs_to_the_same_task() -> None:
     session.hello(run="run", task="task", process=3, host="host", pid=11, now=9.0)
     with pytest.raises(RemoteProtocolError, match="a Welcome to another task"):
         session.receive(wire.Welcome(5, WELCOME.axes, WELCOME.total, WELCOME.lease_microseconds, None, False))
+
+
+def test_what_the_driver_leaves_unanswered_is_counted_from_when_it_was_sent() -> None:
+    session = WorkerSession()
+    assert not session.welcomed
+    session.hello(run="run", task="task", process=None, host="host", pid=1, now=1.0)
+    assert (session.unanswered_for(3.0), session.welcomed) == (2.0, False)
+    session.receive(WELCOME)
+    assert (session.unanswered_for(9.0), session.welcomed) == (0.0, True)
+    session.heartbeat(10.0)
+    session.heartbeat(20.0)
+    assert session.unanswered_for(25.0) == 15.0
+    session.receive(wire.Alive(1))
+    assert session.unanswered_for(25.0) == 5.0
