@@ -145,7 +145,8 @@ class LocalLauncher:
                 break
             time.sleep(_POLL_SECONDS)
             self._hear()
-            self._bury(list(self._pids))
+            if overdue >= 0:  # until then the forge has time to say how they ended
+                self._bury(list(self._pids))
         if self._forge is not None:
             self._forge.kill()  # it has nothing to finish
             self._hear_the_last()

@@ -17,6 +17,7 @@ import pytest
 
 from blockflow import Context, Roi, Task
 from blockflow.errors import NotShippableError
+from blockflow.launch.job import Timing
 from blockflow.launch.payload import pack_functions, payload_for, payload_for_job
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def test_what_a_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.syspath_prepend("")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     context = Context(task_id="t", worker_id=3)
-    told = payload_for(task_of(lambda: None), context, Path("logs/t/worker_3"))
+    told = payload_for(task_of(lambda: None), context, Path("logs/t/worker_3"), adds=True)
     assert told["task"] == "t"
     assert told["takes_block"] is False
     assert told["log"] == str(tmp_path / "logs/t/worker_3")
@@ -160,13 +161,14 @@ def test_what_a_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert Context.from_env(told["environment"]) == context
     assert told["python_path"] is None
     assert "functions" not in told, "they are sent once for all processes"
-    assert payload_for(task_of(helper), context, None)["log"] is None
+    assert told["adds"] is True
+    assert payload_for(task_of(helper), context, None, adds=False)["log"] is None
 
 
 def test_a_job_is_told_its_functions_and_not_the_modules_of_this_interpreter() -> None:
     told = payload_for_job(
-        payload_for(task_of(helper), Context(), None), b"packed", notice=60, patience=25, output="/logs/job"
+        payload_for(task_of(helper), Context(), None, adds=False), b"packed", Timing(3600, 60, 25), output="/logs/job"
     )
     assert told["functions"] == b"packed"
-    assert (told["notice"], told["patience"], told["job_log"]) == (60, 25, "/logs/job")
+    assert (told["timing"], told["job_log"]) == (Timing(3600, 60, 25), "/logs/job")
     assert os.path.dirname(os.__file__) not in told["path"]
