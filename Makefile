@@ -29,7 +29,7 @@ demo: $(VENV)/.ready
 	$(RUN) -m blockflow demo
 
 test: $(VENV)/.ready
-	$(RUN) -m pytest --ignore=tests/test_examples.py --ignore=tests/test_docs.py
+	$(RUN) -m pytest -n 2 --dist loadfile --ignore=tests/test_examples.py --ignore=tests/test_docs.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
