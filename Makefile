@@ -5,12 +5,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
+TRIALS := tests/chaos tests/cluster tests/simulation
 
-.PHONY: help demo test lint types layers docs bench check clean
+.PHONY: help demo test trials lint types layers docs bench check clean
 
 help:
 	@echo "make demo    process an image blockwise, and show the result"
 	@echo "make test    run the tests"
+	@echo "make trials  run the long ones: processes and machines that die, a simulated cluster, a real Slurm"
 	@echo "make lint    ruff and codespell"
 	@echo "make types   mypy --strict"
 	@echo "make layers  import-linter: who may import whom"
@@ -29,7 +31,10 @@ demo: $(VENV)/.ready
 	$(RUN) -m blockflow demo
 
 test: $(VENV)/.ready
-	$(RUN) -m pytest -n 2 --dist loadfile --ignore=tests/test_examples.py --ignore=tests/test_docs.py
+	$(RUN) -m pytest -n 2 --dist loadfile --ignore=tests/test_examples.py --ignore=tests/test_docs.py $(TRIALS:%=--ignore=%)
+
+trials: $(VENV)/.ready
+	$(RUN) -m pytest -n 2 --dist loadfile $(TRIALS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -52,7 +57,7 @@ coverage: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(RUN) -m benchmarks
 
-check: lint types layers test docs coverage
+check: lint types layers test trials docs coverage
 
 clean:
 	rm -rf $(VENV) .benchmark-envs .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -123,7 +123,6 @@ def _broken(profile: Profile, seeds: range, change: Callable[[Cluster], None]) -
     return found
 
 
-@pytest.mark.xfail(reason="workers on the driver's machine trust a driver that stands still", strict=True)
 def test_a_driver_that_stands_still_while_another_takes_over() -> None:
     climate = Profile(
         name="stale",
