@@ -276,7 +276,9 @@ def test_runs_leave_no_file_thread_or_process_open() -> None:
     for _ in range(5):
         assert run(full())
     wait_for(lambda: threading.active_count() <= before[1], seconds=5.0)  # the last of them are on their way
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    # Threads of tests before this one may still have been on their way when they were counted first.
+    assert threading.active_count() <= before[1]
+    assert len(os.listdir("/proc/self/fd")) <= before[0]
 
 
 # ----------------------------------------------------------------------------------------------- the callbacks
