@@ -30,12 +30,16 @@ def task_of(store: Path, *, workers: int) -> Task:
         import numpy as np
         import zarr
 
-        with open(f"{place}.trace", "a") as file:
-            file.write(f"{os.getpid()}\n")
+        def tell(what: str) -> None:
+            with open(f"{place}.trace", "a") as file:
+                file.write(f"{what} {os.getpid()} {block.block_id[1]}\n")
+
+        tell("began")
         array = zarr.open_array(place, mode="r+")
         where = block.write_roi.to_slices()
         rows, columns = np.mgrid[where]
         array[where] = (rows * 100003 + columns * 7919).astype("uint32")
+        tell("ended")
 
     block = Roi((0, 0), SHARD)
     return Task("fill", Roi((0, 0), SHAPE), block, block, work, num_workers=workers, fit="shrink")

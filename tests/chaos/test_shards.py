@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,15 +16,15 @@ import zarr
 
 from blockflow import Ledger, run_blockwise
 from tests.chaos import shards
-from tests.chaos.scene import PATIENCE, ROOT, ROUNDS, environment, until
+from tests.chaos.scene import ROOT, ROUNDS, environment, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 KILLS = 8
 DRIVER_KILLS = 2
-PAUSE = 5
-"""Blocks that begin between two kills: a block that ends five workers has failed."""
+MOST = 3
+"""Kills that hit the same block: one that ends five workers has failed."""
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:
@@ -38,21 +38,24 @@ def started(folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def kill_a_writer(store: Path, driver: subprocess.Popen[bytes]) -> None:
-    """Kill a worker that is just writing a shard, and all others."""
-    before = len(trace(store))
-    until(lambda: len(trace(store)) >= before + PAUSE or driver.poll() is not None, "other blocks have begun")
+def kill_a_writer(store: Path, driver: subprocess.Popen[bytes], hits: Counter[int]) -> None:
+    """Kill a worker that is just writing a shard, and all others; not where a block has been hit too often."""
     known = {entry.name for entry in torn(store)}
-    deadline = time.monotonic() + PATIENCE
+
+    def is_writing() -> bool:
+        return any(entry.name not in known for entry in torn(store))
+
     while driver.poll() is None:
-        assert time.monotonic() < deadline
-        pids = {int(line) for line in trace(store)}
-        for _ in range(20):
-            if any(entry.name not in known for entry in torn(store)):
-                for pid in pids:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                return
+        until(lambda: is_writing() or driver.poll() is not None, "a worker writes")
+        pids, running = at_work(store)
+        if any(hits[block] >= MOST for block in running):
+            known = {entry.name for entry in torn(store)}
+            continue
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        hits.update(running)
+        return
 
 
 def torn(store: Path) -> list[os.DirEntry[str]]:
@@ -61,10 +64,18 @@ def torn(store: Path) -> list[os.DirEntry[str]]:
     return [entry for row in rows if row.is_dir() for entry in os.scandir(row) if entry.name.endswith(".partial")]
 
 
-def trace(store: Path) -> list[str]:
-    """The processes that have begun a block; one line for each block."""
+def trace(store: Path) -> list[tuple[str, int, int]]:
+    """What the processes told: that a block began or ended, the process, the block."""
     path = store.with_name("array.zarr.trace")
-    return path.read_text().split() if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(what, int(pid), int(block)) for what, pid, block in map(str.split, lines)]
+
+
+def at_work(store: Path) -> tuple[set[int], set[int]]:
+    """Processes that have begun a block, and the blocks that are not ended by the process that began them last."""
+    told = trace(store)
+    last = {block: (what, pid) for what, pid, block in told}
+    return {pid for _, pid, _ in told}, {block for block, (what, _) in last.items() if what == "began"}
 
 
 @pytest.mark.slow
@@ -75,8 +86,9 @@ def test_shards_are_whole_whoever_was_killed(tmp_path: Path, seed: int) -> None:
     todo = ["worker"] * KILLS + ["driver"] * DRIVER_KILLS
     dice.shuffle(todo)
     driver = started(tmp_path)
+    hits = Counter[int]()
     for what in todo:
-        kill_a_writer(store, driver)
+        kill_a_writer(store, driver, hits)
         if what == "driver":
             driver.kill()
             driver.wait()
@@ -84,6 +96,7 @@ def test_shards_are_whole_whoever_was_killed(tmp_path: Path, seed: int) -> None:
     until(lambda: driver.poll() is not None, "the run ends")
     assert driver.returncode == 0, (tmp_path / "said").read_text()
     print(f"{len(trace(store))} executions of {shards.BLOCKS} blocks, {len(torn(store))} torn writes")
+    assert hits.total() >= KILLS, "too few blocks were running when workers were killed"
     assert Ledger.open(tmp_path / "run").counts("fill")["done"] == shards.BLOCKS
     undisturbed = tmp_path / "undisturbed.zarr"
     shards.make(undisturbed)
