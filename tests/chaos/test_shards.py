@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 KILLS = 8
 DRIVER_KILLS = 2
+LATEST = 4
+"""Blocks that begin before workers are killed, if none is seen while it writes."""
+
 MOST = 3
 """Kills that hit the same block: one that ends five workers has failed."""
 
@@ -40,16 +43,16 @@ def started(folder: Path) -> subprocess.Popen[bytes]:
 
 def kill_a_writer(store: Path, driver: subprocess.Popen[bytes], hits: Counter[int]) -> None:
     """Kill a worker that is just writing a shard, and all others; not where a block has been hit too often."""
-    known = {entry.name for entry in torn(store)}
+    known, begun = torn(store), executions(store)
 
-    def is_writing() -> bool:
-        return any(entry.name not in known for entry in torn(store))
+    def is_time() -> bool:
+        return bool(torn(store) - known) or executions(store) >= begun + LATEST
 
     while driver.poll() is None:
-        until(lambda: is_writing() or driver.poll() is not None, "a worker writes")
+        until(lambda: is_time() or driver.poll() is not None, "a worker writes")
         pids, running = at_work(store)
         if any(hits[block] >= MOST for block in running):
-            known = {entry.name for entry in torn(store)}
+            known, begun = torn(store), executions(store)
             continue
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -58,10 +61,10 @@ def kill_a_writer(store: Path, driver: subprocess.Popen[bytes], hits: Counter[in
         return
 
 
-def torn(store: Path) -> list[os.DirEntry[str]]:
+def torn(store: Path) -> set[str]:
     """Files that are being written, or were when their writer was killed."""
     rows = list(os.scandir(store / "c")) if (store / "c").exists() else []
-    return [entry for row in rows if row.is_dir() for entry in os.scandir(row) if entry.name.endswith(".partial")]
+    return {entry.name for row in rows if row.is_dir() for entry in os.scandir(row) if entry.name.endswith(".partial")}
 
 
 def trace(store: Path) -> list[tuple[str, int, int]]:
@@ -69,6 +72,11 @@ def trace(store: Path) -> list[tuple[str, int, int]]:
     path = store.with_name("array.zarr.trace")
     lines = path.read_text().splitlines() if path.exists() else []
     return [(what, int(pid), int(block)) for what, pid, block in map(str.split, lines)]
+
+
+def executions(store: Path) -> int:
+    """How many blocks have begun, those that were killed as well."""
+    return sum(what == "began" for what, _, _ in trace(store))
 
 
 def at_work(store: Path) -> tuple[set[int], set[int]]:
@@ -95,7 +103,7 @@ def test_shards_are_whole_whoever_was_killed(tmp_path: Path, seed: int) -> None:
             driver = started(tmp_path)
     until(lambda: driver.poll() is not None, "the run ends")
     assert driver.returncode == 0, (tmp_path / "said").read_text()
-    print(f"{len(trace(store))} executions of {shards.BLOCKS} blocks, {len(torn(store))} torn writes")
+    print(f"{executions(store)} executions of {shards.BLOCKS} blocks, {len(torn(store))} torn writes")
     assert hits.total() >= KILLS, "too few blocks were running when workers were killed"
     assert Ledger.open(tmp_path / "run").counts("fill")["done"] == shards.BLOCKS
     undisturbed = tmp_path / "undisturbed.zarr"
