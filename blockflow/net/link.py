@@ -50,6 +50,8 @@ PART_SECONDS = 2.0
 RUN_SECONDS = 0.8
 """How long a run inside a block may take to end: less than processes are given to end before they are killed."""
 
+_CLOCK = time.CLOCK_BOOTTIME if hasattr(time, "CLOCK_BOOTTIME") else time.CLOCK_MONOTONIC
+
 EXIT_TIMEOUT = 70
 EXIT_FENCED = 75
 """Exit codes of a process that ended itself: EX_SOFTWARE and EX_TEMPFAIL of sysexits.h."""
@@ -66,8 +68,10 @@ class Link:
         self._pipe: Pipe | None = None
         """None while the connection is lost."""
         self._session = WorkerSession()
-        self._changed = threading.Condition()
-        """Guards everything here; notified when something was received."""
+        self._lock = threading.RLock()
+        """Guards everything here. Taken by itself where each block passes, which is cheaper than by the condition."""
+        self._changed = threading.Condition(self._lock)
+        """Notified when something was received."""
         self._lost: str | None = None
         """Why there is no connection now."""
         self._hopeless = False
@@ -151,7 +155,7 @@ class Link:
         Raises:
             UnreachableError: The driver is gone.
         """
-        with self._changed:
+        with self._lock:
             while True:
                 now = _now()
                 self._watch(now)  # this thread may have slept longer than its blocks are its own
@@ -159,7 +163,8 @@ class Link:
                 if given is not None:
                     self._current[given.lease.number, given.position] = given, now
                     self._flush()
-                    self._arm(now)
+                    if self._armed is not None or self._session.timeout_of(given) is not None:
+                        self._arm(now)
                     break
                 if self._session.finished or self._closed or self._over:
                     return None
@@ -181,10 +186,11 @@ class Link:
             seconds: How long it took.
             asks: The next block will be wanted at once.
         """
-        with self._changed:
+        with self._lock:
             self._current.pop((given.lease.number, given.position), None)
             now = _now()
-            self._arm(now)
+            if self._armed is not None:
+                self._arm(now)
             self._ending.measured(seconds)
             self._session.block_done(given, failure, seconds, now, asks=asks)
             self._flush()
@@ -215,8 +221,10 @@ class Link:
 
     def _flush(self) -> None:
         """Send what the session wants sent; what cannot be sent is said again on the next connection."""
+        if not self._session.has_outgoing:
+            return
         data = self._outgoing()
-        if data and self._pipe is not None:
+        if self._pipe is not None:
             try:
                 self._pipe.send(data)
             except OSError as error:
@@ -465,9 +473,7 @@ def _let_runs_end() -> None:
 
 def _now() -> float:
     """Seconds on a clock that also counts while the machine sleeps."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.clock_gettime(_CLOCK)
 
 
 def _dump_stacks(why: str) -> None:

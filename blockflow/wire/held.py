@@ -32,7 +32,7 @@ class HeldLease:
     """Of the unreported blocks; reported at once, so there is never a second one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Given:
     """A block to work on."""
 

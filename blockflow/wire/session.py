@@ -75,6 +75,8 @@ class WorkerSession:
         """After this time the worker holds nothing any more; None before it has been welcomed."""
         self.overtaken = False
         """A block that it is still at work on is not its own any more."""
+        self._shortened = False
+        """A lease has lost blocks, so that its last one may be done already."""
         self._leases: deque[HeldLease] = deque()
         """Those that have blocks which are not reported."""
         self._unanswered: dict[int, tuple[HeldLease, Report]] = {}
@@ -145,6 +147,11 @@ class WorkerSession:
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether anything has to be sent now."""
+        return bool(self._outgoing)
+
     # ------------------------------------------------------------------------------------------------ incoming
 
     def receive(self, message: FromDriver) -> None:
@@ -211,7 +218,8 @@ class WorkerSession:
 
         A further lease is asked for in time.
         """
-        self._report_shortened(now)
+        if self._shortened:
+            self._report_shortened(now)
         for lease in self._leases:
             if lease.started < len(lease.indices):
                 position = lease.started
@@ -235,7 +243,10 @@ class WorkerSession:
         lease = given.lease
         if not lease.done <= given.position < lease.started or given.position in lease.ended:
             raise LocalProtocolError(f"block {given.position} of lease {lease.number} is done, but not under way")
-        lease.ended[given.position] = failure, seconds
+        if given.position > lease.done:
+            lease.ended[given.position] = failure, seconds
+            return
+        self._count(lease, failure, seconds, now, asks=asks)
         while lease.done in lease.ended:
             self._count(lease, *lease.ended.pop(lease.done), now, asks=asks)
 
@@ -319,11 +330,13 @@ class WorkerSession:
         if lease.started < len(lease.indices):
             self._outgoing.append(Returned(lease.number, lease.started))
             del lease.indices[lease.started :]
+            self._shortened = True
         if lease.reported == len(lease.indices):
             self._leases.remove(lease)
 
     def _report_shortened(self, now: float) -> None:
         """Report leases whose last block was done before a recall made it the last one."""
+        self._shortened = False
         for lease in list(self._leases):
             if lease.done == len(lease.indices):
                 self._report(lease, now, asks=False)
