@@ -7,6 +7,7 @@ nobody has drawn yet come from the plan and cost nothing.
 
 from __future__ import annotations
 
+import mmap
 from collections import OrderedDict
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
@@ -21,21 +22,25 @@ if TYPE_CHECKING:
     from blockflow.state.transitions import States
 
 
+_UNIX = hasattr(mmap, "MADV_DONTNEED")
+
 _ROOTS_AT_ONCE = 2**20
 
-_PAGE = 4096
-"""Blocks that are looked through at once for the next ones."""
+_PAGE = max(4096, mmap.PAGESIZE)
+"""Blocks that are looked through at once for the next ones: whole pages of memory."""
 
 
 class Smallest:
     """A set of blocks that gives back the smallest indices first.
 
     A byte for each block of the grid, and the number of members on each page of it, so that empty pages are passed
-    over. Memory is touched only where members have been: a large task may have very many blocks ready at once.
+    over. Memory is used only where there are members: pages that nobody has touched cost nothing, and those that have
+    become empty are given back to the system.
     """
 
     def __init__(self, size: int) -> None:
-        self._members = np.zeros(size, dtype=np.bool_)
+        self._memory = _zeros(size)
+        self._members = np.frombuffer(self._memory, dtype=np.bool_, count=size)
         self._on_page = np.zeros(size // _PAGE + 1, dtype=np.int64)
         self._page = 0
         """No page before this one has members."""
@@ -78,6 +83,8 @@ class Smallest:
             parts.append(taken)
             self._members[taken] = False
             self._on_page[self._page] -= len(taken)
+            if not self._on_page[self._page]:
+                _forget(self._memory, begin)
             self._count -= len(taken)
             at_most -= len(taken)
         return np.concatenate(parts)
@@ -98,6 +105,18 @@ class Smallest:
         if not self._on_page[self._page]:
             self._page += int((self._on_page[self._page :] > 0).argmax())
         return self._page
+
+
+def _zeros(size: int) -> mmap.mmap:
+    """Memory for at least as many bytes, which are zero; for this process alone."""
+    size = max(1, size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if _UNIX else mmap.mmap(-1, size)
+
+
+def _forget(memory: mmap.mmap, begin: int) -> None:
+    """Give a page of zeros back to the system; it reads as zeros again."""
+    if _UNIX:
+        memory.madvise(mmap.MADV_DONTNEED, begin, min(_PAGE, len(memory) - begin))
 
 
 class Ranked(Smallest):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +43,22 @@ def test_smallest_first_whatever_comes_in_between(steps: list[list[int] | tuple[
         assert len(bag) == len(model)
         assert bag.next == (model[0] if model else None)
         assert sorted(bag.members()) == model
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell how much memory is used")
+def test_a_set_that_has_become_empty_gives_its_memory_back() -> None:
+    size = 2**26
+    bag = Smallest(size)
+    before = memory()
+    bag.add(np.arange(0, size, 512))
+    assert memory() - before > size / 2
+    assert len(bag.take(size)) == size // 512
+    assert memory() - before < size / 8
+
+
+def memory() -> int:
+    """Bytes that this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 @given(st.randoms(use_true_random=False))

@@ -13,6 +13,7 @@ After every event it
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -715,5 +716,7 @@ def fingerprint(thing: object) -> object:
         return repr(thing)
     if thing is None or isinstance(thing, int | float | str):
         return thing
+    if isinstance(thing, mmap.mmap):
+        return thing[:].hex()
     names = getattr(thing, "__slots__", None) or vars(thing)
     return [(name, fingerprint(getattr(thing, name))) for name in names if name not in ("plan", "_scheduler")]
