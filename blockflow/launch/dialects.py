@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from blockflow.launch.interpreter import path_of_package
-from blockflow.launch.queue import Full, Rejected, Silence
+from blockflow.launch.queue import Full, Rejected, Silence, marked_jobs
 from blockflow.launch.shell import Answer, call
 
 if TYPE_CHECKING:
@@ -41,16 +41,13 @@ class Dialect(Protocol):
         """The command that ends jobs."""
 
     def strays_words(self) -> list[str]:
-        """The command that asks for all jobs of this user, with what shows their run."""
+        """The command that asks for all jobs of this user, as lines of ``id|mark``."""
 
     def parse_submitted(self, text: str) -> str:
         """The id of what was submitted."""
 
     def parse_looked(self, text: str) -> dict[Member, Seen]:
         """How far jobs have come."""
-
-    def parse_strays(self, text: str, run: str, known: Collection[str]) -> list[str]:
-        """Ids of jobs of a run that are not known."""
 
     def is_unknown_job(self, said: str) -> bool:
         """Whether a complaint means that there are no such jobs."""
@@ -126,7 +123,7 @@ class CommandLine:
         Raises:
             Silence: It does not answer.
         """
-        return self._dialect.parse_strays(self._ask(self._dialect.strays_words()), run, known)
+        return marked_jobs(self._ask(self._dialect.strays_words()), run, known)
 
     def _ask(self, words: Sequence[str]) -> str:
         answer = self._call(words)

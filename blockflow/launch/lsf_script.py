@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 
 from blockflow.launch.launchers import LSF
 from blockflow.launch.limits import mebibytes, seconds
-from blockflow.launch.queue import Full, Member, Phase, Rejected, Seen, Silence, worker_script, worker_words
+from blockflow.launch.queue import (
+    Full,
+    Member,
+    Phase,
+    Rejected,
+    Seen,
+    Silence,
+    mark_of,
+    on_one_line,
+    passing_trouble,
+    worker_script,
+    worker_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -56,7 +68,7 @@ def submit_words(submission: Submission) -> list[str]:
     output = f"{submission.output}-%J{'_%I' if launcher.array else ''}.log"
     if "%" in submission.output:  # LSF knows no way to write one that means nothing
         output = "/dev/null"
-    words = ["bsub", "-Jd", _description(submission.run), "-rn"]
+    words = ["bsub", "-Jd", mark_of(submission.run), "-rn"]
     if launcher.array:
         throttle = "" if submission.throttle is None else f"%{submission.throttle}"
         words += ["-J", f"{name}[1-{submission.count}]{throttle}", "-o", output]
@@ -143,12 +155,6 @@ def parse_looked(text: str) -> dict[Member, Seen]:
     return found
 
 
-def parse_strays(text: str, run: str, known: Collection[str]) -> list[str]:
-    """Ids of jobs that carry the description of a run, and are not known."""
-    rows = (line.strip().split("|", 1) for line in text.splitlines())
-    return sorted({row[0] for row in rows if len(row) == 2 and row[1] == _description(run) and row[0] not in known})
-
-
 def is_of_a_job(variable: str) -> bool:
     """Whether an environment variable is about the job in which a driver runs, and not for the jobs it submits.
 
@@ -166,12 +172,9 @@ def is_unknown_job(said: str) -> bool:
 
 def complaint(said: str, *, words: Sequence[str]) -> Silence | Full | Rejected:
     """What a failed command means."""
-    text = " / ".join(line.strip() for line in said.splitlines() if line.strip()) or "no word"
-    lower = said.lower()
-    if any(sign in lower for sign in _FULL):
-        return Full(text)
-    if any(sign in lower for sign in _SILENT):
-        return Silence(text)
+    text = on_one_line(said)
+    if passing := passing_trouble(text, full=_FULL, silent=_SILENT):
+        return passing
     return Rejected(
         f"LSF does not take the jobs: {text}. It was asked for {' '.join(words[1:])}; change the arguments of LSF(...) "
         "to what `bqueues` and your site's documentation offer"
@@ -181,10 +184,6 @@ def complaint(said: str, *, words: Sequence[str]) -> Silence | Full | Rejected:
 def _launcher(submission: Submission) -> LSF:
     assert isinstance(submission.launcher, LSF)
     return submission.launcher
-
-
-def _description(run: str) -> str:
-    return f"blockflow run {run}"
 
 
 def _phase(state: str) -> Phase:

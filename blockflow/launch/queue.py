@@ -117,6 +117,53 @@ class BatchSystem(Protocol):
         """
 
 
+def mark_of(run: str) -> str:
+    """What shows that a job belongs to a run.
+
+    >>> mark_of("4f2a")
+    'blockflow run 4f2a'
+    """
+    return f"blockflow run {run}"
+
+
+def marked_jobs(text: str, run: str, known: Collection[str]) -> list[str]:
+    r"""Ids of jobs that carry the mark of a run, and are not known.
+
+    Args:
+        text: Lines of ``id|mark``, among others.
+        run: Id of the run.
+        known: Ids of its jobs that are known.
+
+    >>> marked_jobs("12|blockflow run 4f2a\n13|other\n14|blockflow run 4f2a\n", "4f2a", ["14"])
+    ['12']
+    """
+    rows = (line.strip().split("|", 1) for line in text.splitlines())
+    return sorted({row[0] for row in rows if len(row) == 2 and row[1] == mark_of(run) and row[0] not in known})
+
+
+def on_one_line(said: str) -> str:
+    r"""What a command has said, for a message.
+
+    >>> on_one_line("error: no\n such thing\n")
+    'error: no / such thing'
+    """
+    return " / ".join(line.strip() for line in said.splitlines() if line.strip()) or "no word"
+
+
+def passing_trouble(said: str, *, full: Collection[str], silent: Collection[str]) -> Full | Silence | None:
+    """What a complaint means if it may be another one a while later.
+
+    Args:
+        said: The complaint.
+        full: Lower-case words that mean that no more jobs are taken for now.
+        silent: Those that mean that the batch system did not answer.
+    """
+    lower = said.lower()
+    if any(words in lower for words in full):
+        return Full(said)
+    return Silence(said) if any(words in lower for words in silent) else None
+
+
 def worker_words(python: str, payload: str) -> list[str]:
     """The command line of a worker, up to its index."""
     # -P: a socket.py in the working directory must not stand in for Python's own.

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 from blockflow.launch.launchers import Slurm
 from blockflow.launch.limits import mebibytes, seconds
-from blockflow.launch.queue import Full, Member, Phase, Rejected, Seen, Silence, worker_script, worker_words
+from blockflow.launch.queue import (
+    Full,
+    Member,
+    Phase,
+    Rejected,
+    Seen,
+    Silence,
+    mark_of,
+    on_one_line,
+    passing_trouble,
+    worker_script,
+    worker_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -71,7 +83,7 @@ def submit_words(submission: Submission) -> list[str]:
         "sbatch",
         "--parsable",
         f"--job-name={submission.task}",
-        f"--comment={_comment(submission.run)}",
+        f"--comment={mark_of(submission.run)}",
         f"--output={_pattern(submission.output)}-%A_%a.log"
         if launcher.array
         else f"--output={_pattern(submission.output)}-%j.log",
@@ -175,12 +187,6 @@ def parse_looked(text: str) -> dict[Member, Seen]:
     return {**whole, **found}
 
 
-def parse_strays(text: str, run: str, known: Collection[str]) -> list[str]:
-    """Ids of jobs that carry the comment of a run, and are not known."""
-    rows = (line.strip().split("|", 1) for line in text.splitlines())
-    return sorted({row[0] for row in rows if len(row) == 2 and row[1] == _comment(run) and row[0] not in known})
-
-
 def is_of_a_job(variable: str) -> bool:
     """Whether an environment variable is about the job in which a driver runs, and not for the jobs it submits.
 
@@ -197,12 +203,9 @@ def is_unknown_job(said: str) -> bool:
 
 def complaint(said: str, *, words: Sequence[str]) -> Silence | Full | Rejected:
     """What a failed command means."""
-    text = " / ".join(line.strip() for line in said.splitlines() if line.strip()) or "no word"
-    lower = said.lower()
-    if any(sign in lower for sign in _FULL):
-        return Full(text)
-    if any(sign in lower for sign in _SILENT):
-        return Silence(text)
+    text = on_one_line(said)
+    if passing := passing_trouble(text, full=_FULL, silent=_SILENT):
+        return passing
     options = " ".join(word for word in words[1:] if not word.startswith(("--parsable", "--comment", "--output")))
     return Rejected(
         f"Slurm does not take the jobs: {text}. It was asked for {options}; change the arguments of Slurm(...) to "
@@ -213,10 +216,6 @@ def complaint(said: str, *, words: Sequence[str]) -> Silence | Full | Rejected:
 def _launcher(submission: Submission) -> Slurm:
     assert isinstance(submission.launcher, Slurm)
     return submission.launcher
-
-
-def _comment(run: str) -> str:
-    return f"blockflow run {run}"
 
 
 def _pattern(path: str) -> str:

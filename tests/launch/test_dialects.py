@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from blockflow import LSF, Slurm
 from blockflow.launch import lsf_script, slurm_script
-from blockflow.launch.queue import Full, Phase, Rejected, Silence, Submission
+from blockflow.launch.queue import Full, Phase, Rejected, Silence, Submission, marked_jobs
 from tests.launch.goldens import check
 
 if TYPE_CHECKING:
@@ -221,14 +221,14 @@ def test_any_answer_can_be_read(text: str, dialect: Dialect) -> None:
     for member, seen in dialect.parse_looked(text).items():
         assert re.fullmatch(r"\d+", member[0])
         assert isinstance(seen.phase, Phase)
-    dialect.parse_strays(text, "r", ())
+    marked_jobs(text, "r", ())
     assert isinstance(dialect.complaint(text, words=["x"]), Silence | Full | Rejected)
 
 
 def test_jobs_that_nobody_knows_of() -> None:
     text = "12|blockflow run abc\n12|blockflow run abc\n13|blockflow run other\n14|blockflow run abc\n15|\nx\n"
-    assert slurm_script.parse_strays(text, "abc", ["14"]) == ["12"]
-    assert lsf_script.parse_strays(text, "abc", []) == ["12", "14"]
+    assert marked_jobs(text, "abc", ["14"]) == ["12"]
+    assert marked_jobs(text, "abc", []) == ["12", "14"]
 
 
 @pytest.mark.parametrize(
