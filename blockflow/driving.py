@@ -54,6 +54,7 @@ def run_in_processes(
     lease_seconds: float = 60.0,
     ledger: RunLedger | None = None,
     resources: Mapping[str, int] | None = None,
+    functions: list[bytes] | None = None,
 ) -> tuple[Scheduler, Connection | None]:
     """Run a plan to its end with worker processes.
 
@@ -67,6 +68,7 @@ def run_in_processes(
         lease_seconds: How long a worker on another machine keeps its blocks without a sign of life.
         ledger: Where everything is recorded.
         resources: How much there is of what tasks require.
+        functions: By task: its functions as they are sent to processes, if that was found out already.
 
     Returns:
         The scheduler, and where the run listened.
@@ -90,7 +92,7 @@ def run_in_processes(
                 recording=ledger is not None,
                 resources=resources,
             )
-        coordinator, actions = _coordinator(scheduler, launcher, host or "127.0.0.1", listening, ledger)
+        coordinator, actions = _coordinator(scheduler, launcher, host or "127.0.0.1", listening, ledger, functions)
     except BaseException:
         launcher.stop(grace=0.0)
         if listening is not None:
@@ -122,17 +124,21 @@ def _coordinator(
     host: str,
     listening: socket.socket | None,
     ledger: RunLedger | None,
+    functions: list[bytes] | None,
 ) -> tuple[Coordinator, list[Action]]:
     """A coordinator for a scheduler, and what it has to do first."""
     from blockflow.coordinator import Coordinator
     from blockflow.launch.crew import Crew
+    from blockflow.launch.payload import pack_functions
     from blockflow.place import this_place
     from blockflow.state.events import Ticked
     from blockflow.switchboard import Switchboard
 
     run = os.urandom(8).hex() if ledger is None else ledger.run_id
     logs = get_log_basedir() if ledger is None else ledger.logs
-    crew = Crew(scheduler.plan, launcher, logs=logs, adds_logs=ledger is not None)
+    functions = functions or [pack_functions(task.task) for task in scheduler.plan.tasks]
+    crew = Crew(scheduler.plan, launcher, functions, logs=logs, adds_logs=ledger is not None)
+    crew.load()  # now, because nobody waits yet
     directory = _private_directory() if ledger is None else ledger.connection_directory
     switchboard = Switchboard(scheduler, run=run, lease_seconds=scheduler.lease_seconds, place=this_place())
     if ledger is not None:

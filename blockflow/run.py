@@ -126,9 +126,9 @@ def run_blockwise(
     check_resources([task.task for task in plan.tasks], amounts)
     warn_of_dropped_voxels(plan, stacklevel=3)
     began = time.monotonic()
-    ledger = None
+    ledger = functions = None
     if run_dir is not None:
-        _check_functions(plan, multiprocessing=multiprocessing)
+        functions = _checked_functions(plan, multiprocessing=multiprocessing)
         ledger = _open_ledger(
             run_dir, plan, reset=reset, retry_failed=retry_failed, accept_change=accept_change, take_over=take_over
         )
@@ -149,6 +149,7 @@ def run_blockwise(
                 lease_seconds=lease_seconds,
                 ledger=ledger,
                 resources=amounts,
+                functions=functions,
             )
         else:
             scheduler = run_here(plan, display, ledger=ledger, resources=amounts)
@@ -160,17 +161,20 @@ def run_blockwise(
     return _account(scheduler, display, time.monotonic() - began, logs, summary=summary)
 
 
-def _check_functions(plan: Plan, *, multiprocessing: bool) -> None:
-    """Refuse functions that cannot run as they should, before a run directory is made, or forgotten."""
+def _checked_functions(plan: Plan, *, multiprocessing: bool) -> list[bytes] | None:
+    """Refuse functions that cannot run as they should, before a run directory is made, or forgotten.
+
+    Returns:
+        By task: its functions as they are sent to processes; None where they are not.
+    """
     if not multiprocessing:
         from blockflow.serial import check_serial
 
         check_serial(plan)
-        return
+        return None
     from blockflow.launch.payload import pack_functions
 
-    for task in plan.tasks:
-        pack_functions(task.task)
+    return [pack_functions(task.task) for task in plan.tasks]
 
 
 def _open_ledger(

@@ -11,7 +11,7 @@ import pickle
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from blockflow.launch.payload import pack_functions, payload_for, payload_for_job
+from blockflow.launch.payload import payload_for, payload_for_job
 from blockflow.net.context import Context
 from blockflow.plan.launcher import has_local
 from blockflow.state.events import ProcessEnded
@@ -45,21 +45,17 @@ class Crew:
     Args:
         plan: The tasks that they work for.
         launcher: Starts those of this machine.
+        functions: By task: its packed functions.
         logs: Directory of what they print; None for the terminal.
         adds_logs: What earlier lives of the driver have left there stays.
-
-    Raises:
-        NotShippableError: A process function cannot be sent to a process.
-        RunError: No process can be started on this machine.
     """
 
-    def __init__(self, plan: Plan, launcher: LocalLauncher, *, logs: Path | None, adds_logs: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, launcher: LocalLauncher, functions: list[bytes], *, logs: Path | None, adds_logs: bool = False
+    ) -> None:
         self._plan = plan
-        self._functions = [pack_functions(task.task) for task in plan.tasks]
+        self._functions = functions
         self._launcher = launcher
-        here = {task.number: self._functions[task.number] for task in plan.tasks if has_local(task.launchers)}
-        if here:
-            launcher.load(here)  # now, because nobody waits yet
         self._connection: Connection | None = None
         self._logs = None if logs is None else logs.absolute()
         """Not relative to a directory that user code may change."""
@@ -76,6 +72,16 @@ class Crew:
 
     def __len__(self) -> int:
         return len(self._launcher) + sum(len(fleet) for fleet in self._fleets.values())
+
+    def load(self) -> None:
+        """Hand over what the processes of this machine will run, if there are to be any.
+
+        Raises:
+            RunError: No process can be started on this machine.
+        """
+        here = {task.number: self._functions[task.number] for task in self._plan.tasks if has_local(task.launchers)}
+        if here:
+            self._launcher.load(here)
 
     def open(self, connection: Connection) -> None:
         """Take note of where the run listens; nothing can be started before."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blockflow import Command, Context, Roi, Task
-from blockflow.errors import NotShippableError
 from blockflow.launch.crew import Crew
 from blockflow.launch.local import LocalLauncher
+from blockflow.launch.payload import pack_functions
 from blockflow.net.connection_file import Connection, private_directory, write_connection
 from blockflow.plan.plan import compile_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from blockflow.state.events import ProcessEnded
 
@@ -37,7 +36,7 @@ class Scene:
         self.crews: list[Crew] = []
 
     def crew(self, *tasks: Task, logs: bool = True) -> Crew:
-        crew = Crew(compile_plan(tasks), LocalLauncher(), logs=self.folder / "logs" if logs else None)
+        crew = crew_of(tasks, LocalLauncher(), logs=self.folder / "logs" if logs else None)
         self.crews.append(crew)
         crew.open(self.connection)
         return crew
@@ -50,6 +49,12 @@ class Scene:
             found += crew.ended()
             time.sleep(0.002)
         return found
+
+
+def crew_of(tasks: Iterable[Task], launcher: LocalLauncher, *, logs: Path | None) -> Crew:
+    crew = Crew(compile_plan(tasks), launcher, [pack_functions(task) for task in tasks], logs=logs)
+    crew.load()
+    return crew
 
 
 @pytest.fixture
@@ -112,7 +117,7 @@ def test_without_logs_ends_name_none(scene: Scene, capfd: pytest.CaptureFixture[
 
 
 def test_logs_stay_where_they_were_when_the_directory_changes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = Crew(compile_plan([task_of(tell)]), LocalLauncher(), logs=Path("relative"))
+    crew = crew_of([task_of(tell)], LocalLauncher(), logs=Path("relative"))
     scene.crews.append(crew)
     crew.open(scene.connection)
     monkeypatch.chdir("/")
@@ -133,14 +138,6 @@ def test_what_workers_and_callbacks_are_told(scene: Scene) -> None:
     assert context["logdir"] == str(scene.folder / "logs")
 
 
-def test_one_function_that_cannot_be_sent_refuses_all(scene: Scene) -> None:
-    launcher, lock = LocalLauncher(), threading.Lock()
-    plan = compile_plan([task_of(tell, "first"), task_of(lambda: lock, "second")])
-    with pytest.raises(NotShippableError, match=r"of task 'second' .* variable 'lock'"):
-        Crew(plan, launcher, logs=None)
-    assert launcher._forge is None, "nothing was started"
-
-
 def test_stop_ends_all_and_may_be_called_again(scene: Scene) -> None:
     """Right after they were ordered: some may not lead their session yet, and are asked a little later."""
     crew = scene.crew(task_of(lambda: time.sleep(600), num_workers=3))
@@ -158,7 +155,7 @@ def test_stop_ends_all_and_may_be_called_again(scene: Scene) -> None:
 def test_only_tasks_that_run_here_need_a_process_that_makes_workers(scene: Scene) -> None:
     launcher = LocalLauncher()
     elsewhere = task_of(tell, launcher=Command("nice {arguments}", 1))
-    crew = Crew(compile_plan([elsewhere]), launcher, logs=None)
+    crew = crew_of([elsewhere], launcher, logs=None)
     assert launcher._forge is None
     crew.open(scene.connection)
     crew.stop(grace=0.0)
