@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from blockflow.logging import get_worker_log_basename, redirect_stdouterr
     from blockflow.net.client import Client
     from blockflow.net.context import Context
+    from blockflow.ops.mapping import iter_blocks, map_blocks
     from blockflow.plan.block import Block, BlockStatus
     from blockflow.plan.expand import expand_roi_to_grid, expand_write_roi_to_grid
     from blockflow.plan.graph import BlockwiseDependencyGraph, DependencyGraph
@@ -69,6 +70,8 @@ _HOMES = {
     "expand_roi_to_grid": "blockflow.plan.expand",
     "expand_write_roi_to_grid": "blockflow.plan.expand",
     "get_worker_log_basename": "blockflow.logging",
+    "iter_blocks": "blockflow.ops.mapping",
+    "map_blocks": "blockflow.ops.mapping",
     "redirect_stdouterr": "blockflow.logging",
     "run_blockwise": "blockflow.run",
 }
@@ -99,6 +102,8 @@ __all__ = [
     "expand_roi_to_grid",
     "expand_write_roi_to_grid",
     "get_worker_log_basename",
+    "iter_blocks",
+    "map_blocks",
     "redirect_stdouterr",
     "run_blockwise",
 ]
