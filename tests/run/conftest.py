@@ -50,3 +50,11 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert left == [], "a process was left behind"
     for file in directory.glob(".runs/*"):
         assert "PRIVATE" not in file.read_text(), "a key was left behind"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where block functions leave files."""
+    made = tmp_path / "seen"
+    made.mkdir()
+    return made

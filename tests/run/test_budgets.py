@@ -7,28 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blockflow import Block, Roi, RunResult, Task, run_blockwise
 from blockflow.state import limits
 from blockflow.state.first_blocks import ENOUGH_BLOCKS
+from tests.run.scene import run, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "seen"
-    made.mkdir()
-    return made
-
-
-def line(function: Any, blocks: int, **more: Any) -> Task:
-    return Task("t", Roi((0,), (10 * blocks,)), Roi((0,), (10,)), Roi((0,), (10,)), function, **more)
-
-
-def run(*tasks: Task, **more: Any) -> RunResult:
-    return run_blockwise(tasks, progress=False, **{"summary": False, **more})
+    from blockflow import Block
 
 
 def always_fails(folder: Path) -> Callable[[Block], None]:
@@ -40,7 +27,7 @@ def always_fails(folder: Path) -> Callable[[Block], None]:
 
 
 def test_code_that_cannot_work_is_not_tried_on_every_block(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(line(always_fails(folder), 500, num_workers=2), summary=True)
+    result = run(task_of(always_fails(folder), 500, num_workers=2), summary=True)
     assert not result
     tried = len({path.name.partition(".")[0] for path in folder.iterdir()})
     assert ENOUGH_BLOCKS <= tried < 50
@@ -57,7 +44,7 @@ def test_code_that_cannot_work_is_not_tried_on_every_block(folder: Path, capsys:
 
 
 def test_unless_the_user_wants_it(folder: Path) -> None:
-    result = run(line(always_fails(folder), 40, num_workers=2, max_retries=0, stop_if_all_fail=False))
+    result = run(task_of(always_fails(folder), 40, num_workers=2, max_retries=0, stop_if_all_fail=False))
     assert result["t"].failed_count == 40
     assert result.problems == []
 
@@ -68,11 +55,11 @@ def test_what_was_done_in_an_earlier_run_speaks_against_stopping(folder: Path, t
             raise KeyError(block.index)
 
     directory = tmp_path / "run"
-    assert run(line(first, 1), run_dir=directory)
-    plan = {"num_workers": 2, "max_retries": 0}
+    assert run(task_of(first, 1), run_dir=directory)
+    plan: dict[str, Any] = {"num_workers": 2, "max_retries": 0}
     other = tmp_path / "other"
-    assert not run(line(first, 30, **plan), run_dir=other)
-    result = run(line(always_fails(folder), 30, **plan), run_dir=other, retry_failed=True)
+    assert not run(task_of(first, 30, **plan), run_dir=other)
+    result = run(task_of(always_fails(folder), 30, **plan), run_dir=other, retry_failed=True)
     assert result["t"].completed_count == 1
     assert len(list(folder.iterdir())) == 29
 
@@ -87,7 +74,7 @@ def test_a_block_that_hangs_is_found_without_a_timeout_of_the_user(
         if block.index == 8 and len(list(folder.glob("8.*"))) == 1:
             time.sleep(600)
 
-    assert run(line(process, 12, timeout="auto", max_retries=1))
+    assert run(task_of(process, 12, timeout="auto", max_retries=1))
     assert len(list(folder.glob("8.*"))) == 2
 
 
@@ -101,6 +88,6 @@ def test_a_block_that_failed_runs_again_soon_even_if_there_is_nothing_else(folde
             block.status = BlockStatus.FAILED
 
     began = time.monotonic()
-    assert run(line(process, 1), multiprocessing=multiprocessing)
+    assert run(task_of(process, 1), multiprocessing=multiprocessing)
     assert time.monotonic() - began < 60
     assert len(list(folder.iterdir())) == 3

@@ -15,9 +15,10 @@ import pytest
 
 import blockflow
 from blockflow import Block, Roi, Task, cli, run_blockwise
+from tests.run.scene import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -26,13 +27,6 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / "seen"
     made.mkdir()
     return made
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 class Run:

@@ -11,37 +11,16 @@ import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 import blockflow
-from blockflow import Block, Client, Roi, RunResult, Task, run_blockwise
+from blockflow import Block, Client
+from tests.run.scene import run, task_of, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "seen"
-    made.mkdir()
-    return made
-
-
-def line(function: Any, blocks: int = 4, **more: Any) -> Task:
-    return Task("t", Roi((0,), (10 * blocks,)), Roi((0,), (10,)), Roi((0,), (10,)), function, **more)
-
-
-def run(*tasks: Task) -> RunResult:
-    return run_blockwise(tasks, progress=False, summary=False)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def note(folder: Path, block: Block, word: str) -> None:
@@ -84,7 +63,7 @@ def test_a_signal_lets_the_block_under_way_end(folder: Path, number: signal.Sign
         (folder / "go").touch()
 
     thread = aside(interfere)
-    result = run(line(slow_once(folder), num_workers=2, max_retries=0))
+    result = run(task_of(slow_once(folder), num_workers=2, max_retries=0))
     thread.join()
     assert result
     assert len(list(folder.glob("1.*.begun"))) == 1, "it was not run again"
@@ -98,7 +77,7 @@ def test_a_second_signal_gives_the_block_back_unharmed(folder: Path, logs: Path)
         os.kill(worker, signal.SIGTERM)
 
     thread = aside(interfere)
-    result = run(line(slow_once(folder), num_workers=2, max_retries=0))
+    result = run(task_of(slow_once(folder), num_workers=2, max_retries=0))
     thread.join()
     assert result
     assert len(list(folder.glob("1.*.begun"))) == 2
@@ -121,7 +100,7 @@ def test_a_signal_reaches_a_worker_in_the_middle_of_c_code(folder: Path) -> None
         os.kill(int(next(folder.glob("*.begun")).read_text()), signal.SIGTERM)
 
     thread = aside(interfere)
-    assert run(line(process, 3, max_retries=0))
+    assert run(task_of(process, 3, max_retries=0))
     thread.join()
     assert len({path.read_text() for path in folder.glob("*.begun")}) > 1, "somebody else did the others"
 
@@ -139,7 +118,7 @@ def test_what_a_block_starts_itself_still_dies_of_a_signal(folder: Path) -> None
         assert child.exitcode == -signal.SIGTERM
         note(folder, block, "done")
 
-    assert run(line(process, 2, max_retries=0))
+    assert run(task_of(process, 2, max_retries=0))
     assert len(list(folder.glob("*.done"))) == 2, "and the worker itself heard nothing of it"
 
 
@@ -164,7 +143,7 @@ def test_the_time_limit_of_a_job_ends_a_worker_in_time(folder: Path, monkeypatch
                 process(block)
 
     began = time.monotonic()
-    assert run(line(function, 2, max_retries=0))
+    assert run(task_of(function, 2, max_retries=0))
     assert time.monotonic() - began < 60
     assert len(list(folder.glob("*.begun"))) == 3
     assert len(list(folder.glob("*.done"))) == 2
@@ -205,7 +184,7 @@ def test_a_script_with_a_client_ends_cleanly(folder: Path) -> None:
         wait_for((folder / f"end.{pid}").exists)
 
     thread = aside(interfere)
-    assert run(line(function, 3, max_retries=0))
+    assert run(task_of(function, 3, max_retries=0))
     thread.join()
     assert [path.name for path in folder.glob("code.*")] == ["code.0"]
     assert len(list(folder.glob("end.*"))) == 2
@@ -226,7 +205,7 @@ def test_a_client_leaves_the_handlers_of_others_alone(folder: Path) -> None:
                 os.kill(os.getpid(), signal.SIGUSR1)
                 wait_for((folder / "mine").exists)
 
-    assert run(line(function, 2, max_retries=0))
+    assert run(task_of(function, 2, max_retries=0))
 
 
 def test_after_the_end_signals_mean_what_they_did_before(folder: Path) -> None:
@@ -242,7 +221,7 @@ def test_after_the_end_signals_mean_what_they_did_before(folder: Path) -> None:
         assert signal.set_wakeup_fd(-1) == -1
         (folder / "fine").touch()
 
-    assert run(line(function, 2, max_retries=0))
+    assert run(task_of(function, 2, max_retries=0))
     assert (folder / "fine").exists()
 
 
@@ -261,6 +240,6 @@ def test_a_stopped_run_does_not_wait_for_long_blocks(folder: Path) -> None:
 
     thread = aside(interfere)
     server = blockflow.Server(stop_event=stop)
-    assert server.run_blockwise([line(process, num_workers=2)])["t"].completed_count == 0
+    assert server.run_blockwise([task_of(process, num_workers=2)])["t"].completed_count == 0
     thread.join()
     assert len(list(folder.glob("*.begun"))) == 2

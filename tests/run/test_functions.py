@@ -39,13 +39,6 @@ def noted(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "seen"
-    made.mkdir()
-    return made
-
-
 ALL = ["0", "1", "2"]
 
 

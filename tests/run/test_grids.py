@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from blockflow import Grid, RunResult, Server, Task, run_blockwise
+from blockflow import Grid, Server, Task
 from blockflow.arrays import Array, prepare_ds
 from blockflow.errors import PlanError
 from blockflow.geometry import Roi
+from tests.run.scene import run
 
 if TYPE_CHECKING:
     from blockflow import Block
-
-
-def run(*tasks: Task, **options: Any) -> RunResult:
-    return run_blockwise(tasks, progress=False, summary=False, **options)
 
 
 def output(folder: Path, chunks: tuple[int, ...], shards: tuple[int, ...] | None = None) -> Array:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blockflow import Block, BlockStatus, Roi, RunResult, Task, run_blockwise
+from blockflow import Block, BlockStatus, Roi, Task
+from tests.run.scene import run, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,18 +21,6 @@ if TYPE_CHECKING:
 
 def task_of(function: Any, blocks: int = 3, name: str = "t", **more: Any) -> Task:
     return Task(name, Roi((0,), (10 * blocks,)), Roi((0,), (10,)), Roi((0,), (10,)), function, **more)
-
-
-def run(*tasks: Task) -> RunResult:
-    return run_blockwise(tasks, progress=False, summary=False)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until something outside is as it should be; there is no event to wait for."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 class Notes:

@@ -19,6 +19,7 @@ import pytest
 import blockflow
 from blockflow import Block, BlockStatus, Ledger, Roi, RunResult, Task, run_blockwise
 from blockflow.errors import DriverAliveError, LedgerError, PlanChangedError, PlanError, RunDirectoryError
+from tests.run.scene import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +34,6 @@ def line(function: Any, blocks: int = BLOCKS, name: str = "line", step: int = 10
 
 def run(*tasks: Task, run_dir: Path, **more: Any) -> RunResult:
     return run_blockwise(tasks, progress=False, summary=False, run_dir=run_dir, **more)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def told(folder: Path, what: str = "began") -> list[tuple[str, int]]:

@@ -16,6 +16,7 @@ import pytest
 import blockflow
 from blockflow import BlockStatus, Roi, Server, Task, run_blockwise
 from blockflow.errors import PlanError, RunError
+from tests.run.scene import wait_for
 
 SCRIPT = """
 import sys, time
@@ -36,17 +37,20 @@ def line(function: Any, blocks: int = 4, **more: Any) -> Task:
     return Task("line", Roi((0,), (blocks,)), Roi((0,), (1,)), Roi((0,), (1,)), function, **more)
 
 
-def test_ctrl_c_ends_a_run_within_seconds(tmp_path: Path) -> None:
-    """The fixture of this folder then looks for processes that were left behind."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("sys.argv[1]", repr(str(tmp_path))))
+def begun(folder: Path) -> subprocess.Popen[str]:
+    """A script whose blocks have begun, and never end."""
+    script = folder / "script.py"
+    script.write_text(SCRIPT.replace("sys.argv[1]", repr(str(folder))))
     environment = os.environ | {"PYTHONPATH": str(Path(blockflow.__file__).parent.parent)}
     run = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("began_*")):
-        assert time.monotonic() < deadline
-        assert run.poll() is None
-        time.sleep(0.01)
+    wait_for(lambda: list(folder.glob("began_*")) or run.poll() is not None)
+    assert run.poll() is None
+    return run
+
+
+def test_ctrl_c_ends_a_run_within_seconds(tmp_path: Path) -> None:
+    """The fixture of this folder then looks for processes that were left behind."""
+    run = begun(tmp_path)
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=20)
     assert run.returncode not in (0, None)
@@ -56,15 +60,7 @@ def test_ctrl_c_ends_a_run_within_seconds(tmp_path: Path) -> None:
 
 def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     """As a cluster ends the job of a driver; the fixture looks for processes and keys that were left behind."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("sys.argv[1]", repr(str(tmp_path))))
-    environment = os.environ | {"PYTHONPATH": str(Path(blockflow.__file__).parent.parent)}
-    run = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("began_*")):
-        assert time.monotonic() < deadline
-        assert run.poll() is None
-        time.sleep(0.01)
+    run = begun(tmp_path)
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=20)
     assert run.returncode == 128 + signal.SIGTERM

@@ -8,32 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import blockflow
-from blockflow import Block, Roi, RunResult, Task, run_blockwise
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def task_of(function: Any, blocks: int = 4, name: str = "t", **more: Any) -> Task:
-    return Task(name, Roi((0,), (10 * blocks,)), Roi((0,), (10,)), Roi((0,), (10,)), function, **more)
-
-
-def run(*tasks: Task, **options: Any) -> RunResult:
-    return run_blockwise(tasks, progress=False, summary=False, **options)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+from blockflow import Block, RunResult, Task
+from tests.run.scene import run, task_of, wait_for
 
 
 def names(folder: Path) -> list[str]:

@@ -12,37 +12,12 @@ import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import blockflow
-from blockflow import Block, Client, Roi, RunResult, Task, run_blockwise
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def task_of(function: Any, blocks: int = 4, name: str = "t", **more: Any) -> Task:
-    return Task(name, Roi((0,), (10 * blocks,)), Roi((0,), (10,)), Roi((0,), (10,)), function, **more)
-
-
-def run(*tasks: Task) -> RunResult:
-    return run_blockwise(tasks, progress=False, summary=False)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "seen"
-    made.mkdir()
-    return made
+from blockflow import Block, Client, Task, run_blockwise
+from tests.run.scene import run, task_of, wait_for
 
 
 def started(folder: Path, text: str) -> subprocess.Popen[str]:

@@ -7,40 +7,14 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import blockflow
-from blockflow import Block, BlockStatus, Client, Context, Roi, RunResult, Task, run_blockwise
+from blockflow import Block, BlockStatus, Client, Context, RunResult
 from blockflow.logging import get_worker_log_basename, redirect_stdouterr, set_log_basedir
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def task_of(function: Any, blocks: int = 4, name: str = "t", **more: Any) -> Task:
-    return Task(name, Roi((0,), (10 * blocks,)), Roi((0,), (10,)), Roi((0,), (10,)), function, **more)
-
-
-def run(*tasks: Task) -> RunResult:
-    return run_blockwise(tasks, progress=False, summary=False)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "seen"
-    made.mkdir()
-    return made
+from tests.run.scene import run, task_of, wait_for
 
 
 def script(folder: Path, text: str) -> Path:
