@@ -105,7 +105,6 @@ def fleet(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr(batch, "GATHER_SECONDS", 0.15)  # far longer than it takes to give orders
     for name in ("FIRST_LOOK", "ENDING_LOOK", "FIRST_RETRY"):
         monkeypatch.setattr(batch, name, 0.01)
-    monkeypatch.setattr(batch, "UNENDABLE_SECONDS", 0.3)
     made = BatchFleet(queue, directory=tmp_path, run="r")
     yield made
     queue.silent.clear()
@@ -357,11 +356,16 @@ def test_stop_without_a_job(fleet: BatchFleet, queue: Queue) -> None:
 
 
 def test_jobs_that_cannot_be_ended_are_named(
-    fleet: BatchFleet, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fleet: BatchFleet,
+    queue: Queue,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start(fleet, 2)
     submitted(queue, 2)
     queue.silent = {"look", "cancel"}
+    monkeypatch.setattr(batch, "UNENDABLE_SECONDS", 0.3)
     fleet.stop(grace=0.0)
     assert "Slurm jobs 1 could not be ended" in caplog.text
     assert read_records(tmp_path / "r.jobs").jobs == (("Slurm", "1"),)
