@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 HERE = "node0"
 """Host of the driver."""
 
-_LONGEST_TICK = 0.5
+_LONGEST_TICK = 2.0
 """Seconds between two ticks in which nothing happens. The product has fiftieths; that makes no difference but time."""
+
+_LOOK_SECONDS = 0.5
+"""How often absent workers are looked for; the product looks at every tick."""
 
 
 class Driver:
@@ -232,7 +235,7 @@ class Driver:
             if known.host == self.place and self._cluster.is_dead(known.pid):
                 self._handle(ev.WorkerLeft(worker=known.worker, crashed=True))
         if self.scheduler.absent:
-            self.later(_LONGEST_TICK, self._look_for_absent)
+            self.later(_LOOK_SECONDS, self._look_for_absent)
 
     # ------------------------------------------------------------------------------------------- actions
 

@@ -51,7 +51,7 @@ class Profile:
     """Seconds of a lease; each schedule picks one."""
     delays: tuple[float, ...] = (0.0005, 0.02)
     """Seconds a message takes on average; each schedule picks one."""
-    pauses: tuple[float, ...] = (1.0, 15.0, 60.0, 600.0)
+    pauses: tuple[float, ...] = (1.0, 15.0, 60.0, 180.0)
     """Seconds that a process stands still."""
     tasks: tuple[int, int] = (1, 3)
     """Fewest and most tasks."""
