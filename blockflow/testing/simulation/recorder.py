@@ -83,6 +83,7 @@ class Recorder:
         except LedgerError as error:
             self._cluster.lives.gave_up(self._driver, str(error))
             return
+        self._cluster.judge.recorded(batch)
         self._cluster.maybe_die()
         self._driver.perform(self._outbox.written())
         following = self._outbox.take_batch()
