@@ -114,7 +114,7 @@ class Handout:
     @property
     def next_recall(self) -> float | None:
         """When blocks may be recalled for a worker that waits; None if nobody waits in vain."""
-        return min(self._recalls.values(), default=None)
+        return min(self._recalls.values()) if self._recalls else None
 
     def recalls(self, now: float) -> list[ev.Instruction]:
         """Ask workers for blocks they have not started, where others have waited long enough."""
@@ -139,7 +139,7 @@ class Handout:
     @property
     def next_look(self) -> float | None:
         """When something can be handed out though nothing happens; None if never."""
-        return min(self._looks.values(), default=None)
+        return min(self._looks.values()) if self._looks else None
 
     def to_look_at(self, now: float) -> list[int]:
         """The tasks in which something can be handed out by now; each is told once."""

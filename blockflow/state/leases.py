@@ -93,7 +93,9 @@ class Leases:
     @property
     def next_deadline(self) -> float | None:
         """When the first worker that stays silent loses what it holds; None if nobody holds anything."""
-        return next(iter(self._deadlines.values()), None)
+        for deadline in self._deadlines.values():
+            return deadline
+        return None
 
     def expired(self, now: float) -> list[int]:
         """The workers that have been silent for too long."""

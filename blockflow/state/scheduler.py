@@ -138,8 +138,11 @@ class Scheduler:
     def next_deadline(self) -> float | None:
         """The time at which a :class:`Ticked` will have something to do."""
         handout = self._handout
-        times = [self._leases.next_deadline, handout.next_recall, handout.next_look, self._arrivals.absence.until]
-        return min((time for time in times if time is not None), default=None)
+        first = self._leases.next_deadline
+        for time in (handout.next_recall, handout.next_look, self._arrivals.absence.until):
+            if time is not None and (first is None or time < first):
+                first = time
+        return first
 
     # ------------------------------------------------------------------------------------- from life to life
 

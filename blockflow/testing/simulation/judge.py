@@ -147,9 +147,9 @@ class Judge(Story):
         elif isinstance(event, ev.WorkerJoined):
             self._dismissed.discard(event.worker)
         orphans: list[Key] = []
-        for number in range(len(self._known)):
+        for number, known in enumerate(self._known):
             states = scheduler.book(number).blocks.states.tobytes()
-            if states != self._known[number]:
+            if states != known:
                 orphans += self._changed(number, states, event)
                 self._known[number] = states
         self._check_orphans(orphans)

@@ -135,7 +135,7 @@ def _make_plan(random: Random, profile: Profile, lease: float, *, troubled: bool
     """Chains, forks and tasks on their own; the checks of each task, in the order of the plan."""
     amount = random.randint(*profile.tasks)
     dims = random.choice((1, 2, 2, 3))
-    blocks = profile.blocks * random.choice((0.1, 0.2, 0.4, 1.0)) / amount
+    blocks = profile.blocks * random.choice((0.1, 0.2, 0.3, 0.7)) / amount
     tasks: list[Task] = []
     checks: dict[str, Checks | None] = {}
     for number in range(amount):

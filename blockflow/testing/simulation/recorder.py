@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blockflow.testing.simulation.cluster import Cluster
     from blockflow.testing.simulation.driver import Driver
 
-_FOLDS = 0.1
+_FOLDS = 0.05
 """Share of the beats at which a snapshot is made; the product makes one when its journal is long."""
 
 
