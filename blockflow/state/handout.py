@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from blockflow.plan.slices import Indices
     from blockflow.state.absence import Absence
+    from blockflow.state.events import BlockFailure
     from blockflow.state.leases import Leases
     from blockflow.state.resources import Resources
     from blockflow.state.retries import Mishaps
@@ -47,7 +48,9 @@ class WorkerBook:
     """Where it runs; empty if unknown."""
     connected: bool = True
     ending: bool = False
-    """It has said that it ends in the middle of its blocks, which are not to blame."""
+    """It has said that it ends in the middle of its blocks."""
+    failure: BlockFailure | None = None
+    """Which of them is to blame for that; None if nobody is."""
     failed_in_a_row: set[int] = field(default_factory=set)
     """Blocks that failed on it since the last one that did not."""
     unclaimed: set[int] | None = None
