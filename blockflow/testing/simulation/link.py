@@ -270,8 +270,13 @@ class Link:
     def set_timer(self) -> None:
         """Wake the second thread when it has something to do; turns in which nothing can happen are left out."""
         due = self._next_heartbeat if self.line is not None else self._looked + self.session.heartbeat_seconds
-        if self.session.holds and self.session.deadline is not None:
-            due = min(due, self.session.deadline + self._cluster.spread(_LATE_SECONDS))
+        deadline = self.session.deadline
+        if self.session.holds and deadline is not None:
+            soon = deadline > self._looked
+            due = min(
+                due,
+                deadline + self._cluster.spread(_LATE_SECONDS) if soon else self._turn_after(self._looked, _LOOK_SECONDS),
+            )
         timeout = self._timeout
         if timeout is not None and self.current is not None:
             due = min(due, self._turn_after(self.current[1] + timeout, max(0.01, min(timeout / 10, _LOOK_SECONDS))))
