@@ -294,12 +294,12 @@ class Coordinator:
             _LOGGER.warning("a connection is closed: it did not introduce itself in %g s", HELLO_SECONDS)
         finally:
             del self._peers[connection]
-            await self._after_disconnect(connection)
+            await self._after_disconnect(connection, broken=peer.broken)
 
-    async def _after_disconnect(self, connection: int) -> None:
+    async def _after_disconnect(self, connection: int, *, broken: bool) -> None:
         """Free the blocks of a lost worker as soon as it is certain that it cannot write any more."""
         line = self._switchboard.line(connection)
-        self._carry_out(self._switchboard.disconnected(connection, time.monotonic()))
+        self._carry_out(self._switchboard.disconnected(connection, time.monotonic(), broken=broken))
         if line is None or line.worker is None or line.said_goodbye:
             return
         if line.host == self._place:

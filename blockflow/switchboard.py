@@ -90,13 +90,19 @@ class Switchboard:
         except RemoteProtocolError as error:
             return [_close(connection, line, str(error))]
 
-    def disconnected(self, connection: int, now: float) -> list[Action]:
-        """A connection is gone; its worker may still be at work."""
+    def disconnected(self, connection: int, now: float, *, broken: bool = False) -> list[Action]:
+        """A connection is gone; its worker may still be at work.
+
+        Args:
+            connection: Its number.
+            now: The time.
+            broken: It was not closed at its other end.
+        """
         line = self._lines.pop(connection, None)
         if line is None or line.worker is None or line.said_goodbye:
             return []
         del self._connection_of[line.worker]
-        return self.handle(ev.ConnectionLost(worker=line.worker), now)
+        return self.handle(ev.ConnectionLost(worker=line.worker, broken=broken), now)
 
     def line(self, connection: int) -> Line | None:
         """What is known about a connection."""
@@ -135,7 +141,8 @@ class Switchboard:
                 alive = Send(connection=connection, message=wire.Alive(message.number, limit))
                 return [alive, *self.handle(ev.HeartbeatReceived(worker=line.worker), now)]
             case wire.Goodbye() if message.under_way:
-                return self.handle(ev.WorkerEnding(worker=line.worker), now)
+                ending = ev.WorkerEnding(worker=line.worker, failure=_failure(message.failure))
+                return self.handle(ending, now)
             case wire.Goodbye():
                 line.said_goodbye = True
                 del self._connection_of[line.worker]
@@ -228,22 +235,13 @@ class Switchboard:
         return actions
 
     def _reported(self, worker: int, message: wire.Report) -> ev.BlocksReported:
-        failures: tuple[ev.BlockFailure, ...] = ()
-        if message.failure is not None:
-            failures = (
-                ev.BlockFailure(
-                    index=message.failure.index,
-                    error=message.failure.error,
-                    traceback=message.failure.traceback,
-                    where=message.failure.where,
-                ),
-            )
+        failure = _failure(message.failure)
         return ev.BlocksReported(
             worker=worker,
             lease=message.lease,
             upto=message.upto,
             seconds=message.microseconds / 1e6,
-            failures=failures,
+            failures=() if failure is None else (failure,),
         )
 
     def _carry_out(self, instructions: Iterable[ev.Instruction]) -> list[Action]:
@@ -271,6 +269,12 @@ class Switchboard:
         connection = self._connection_of.get(worker)
         if connection is not None:
             actions.append(Send(connection=connection, message=message))
+
+
+def _failure(said: wire.Failure | None) -> ev.BlockFailure | None:
+    if said is None:
+        return None
+    return ev.BlockFailure(index=said.index, error=said.error, traceback=said.traceback, where=said.where)
 
 
 def _microseconds(seconds: float | None) -> int | None:

@@ -434,6 +434,42 @@ def test_a_worker_that_ends_in_the_middle_keeps_its_blocks_until_its_connection_
     assert not scheduler.book(0).mishaps, "and nobody is to blame"
 
 
+LATE = wire.Failure(0, "TimeoutError: it took too long", "", "")
+
+
+@pytest.mark.parametrize("connection_breaks", [False, True])
+def test_a_block_that_took_too_long_has_failed_when_its_process_has_ended(connection_breaks: bool) -> None:
+    scheduler, board = board_of(line_of_blocks(2, max_retries=1))
+    for connection in (0, 1):
+        joined(board, connection)
+        say(board, connection, ASK)
+    say(board, 1, wire.Report(2, 1, 5, None, True, 2))
+    assert say(board, 0, wire.Goodbye("a block took too long", True, LATE)) == []
+    assert scheduler.task_states["t"].processing_count == 1, "it may still write"
+    assert not scheduler.book(0).mishaps
+    actions = board.disconnected(0, 1.0, broken=connection_breaks)
+    if connection_breaks:  # somebody has cut the line: that tells nothing about the process
+        assert actions == []
+        actions = board.handle(ev.WorkerLeft(worker=0, crashed=True), 2.0)
+    (told_of,) = [action for action in actions if isinstance(action, ev.TellFailure)]
+    assert told_of.failure.error == LATE.error
+    assert not told_of.final
+    assert told(actions, 1) == [wire.Granted(3, 3, (0, 1))]
+    assert scheduler.book(0).mishaps[0].failures == 1
+    assert scheduler.book(0).mishaps[0].losses == 0
+
+
+def test_who_ends_cannot_blame_blocks_of_others() -> None:
+    scheduler, board = board_of(line_of_blocks(1, max_retries=0))
+    joined(board)
+    say(board, 0, ASK)
+    joined(board, 1)
+    say(board, 1, wire.Goodbye("a block took too long", True, LATE))
+    assert board.disconnected(1, 1.0) == []
+    assert scheduler.task_states["t"].processing_count == 1
+    scheduler.validate()
+
+
 # ------------------------------------------------------------------------------------------------------ simulation
 
 BAD_LUCK = FailureText(error="ValueError: bad luck", traceback="", where="")

@@ -27,7 +27,7 @@ from blockflow.net.signals import HEARD, IN_JOBS, Signals
 from blockflow.place import COORDINATOR_THREAD, this_place
 from blockflow.plan.block import Block
 from blockflow.wire.ending import Advice, Ending, time_limit
-from blockflow.wire.failures import LONGEST_ERROR, FailureText
+from blockflow.wire.failures import FailureText
 from blockflow.wire.framing import frame
 from blockflow.wire.messages import decode_from_driver, encode
 from blockflow.wire.session import WorkerSession
@@ -337,7 +337,7 @@ class Link:
         elif advice is Advice.ABANDON:
             blocks = ", ".join(str(given.index) for given, _ in self._current.values())
             text = f"ended before its blocks were done; given back: {blocks}" if blocks else "ended"
-            self._session.goodbye(text[:LONGEST_ERROR], now, under_way=bool(blocks))
+            self._session.goodbye(text, now, under_way=bool(blocks))
             self._flush()
             with contextlib.suppress(Exception):
                 sys.stderr.write(f"blockflow: this process was told to end, or its job is about to: {text}\n")
@@ -356,11 +356,9 @@ class Link:
             _dump_stacks(f"{text}; this is what the process was doing:")
             error = f"TimeoutError: it took longer than its timeout of {timeout:g} s"
             failure = FailureText(error=error, traceback="", where="")
-            self._session.block_done(given, failure, now - began, now, asks=False)
-            self._session.goodbye(text, now)
+            # C code may go on writing until this process has ended: only the end of the connection makes it a failure.
+            self._session.goodbye(text, now, under_way=True, failed=(given, failure))
             self._flush()
-            if self._pipe is not None:
-                self._pipe.part(PART_SECONDS)
             os._exit(EXIT_TIMEOUT)
         deadline = self._session.deadline
         if deadline is not None and now > deadline and self._session.holds and self._on_its_own():

@@ -47,6 +47,8 @@ class Peer:
 
     def __init__(self, stream: IOStream) -> None:
         self._stream = stream
+        self.broken = False
+        """It ended, but was not closed at its other end."""
 
     async def receive(self) -> bytes:
         """Whatever has arrived; empty at the end."""
@@ -55,8 +57,11 @@ class Peer:
             if arriving.done():
                 await asyncio.sleep(0)  # else who sends without end would keep all others waiting
             return bytes(await arriving)
-        except (StreamClosedError, ssl.SSLError, OSError):
-            return b""
+        except StreamClosedError as error:
+            self.broken = self.broken or error.real_error is not None
+        except (ssl.SSLError, OSError):
+            self.broken = True
+        return b""
 
     def send(self, messages: list[FromDriver]) -> None:
         """Send messages; they leave in this order, in the background."""
@@ -66,10 +71,12 @@ class Peer:
         try:
             self._stream.write(data).add_done_callback(_ignore)
         except (StreamBufferFullError, StreamClosedError, OSError):
+            self.broken = True
             self._stream.close()
 
     def close(self) -> None:
         """Close the connection; what was sent before still leaves."""
+        self.broken = True
         if self._stream.writing():
             self._stream.write(b"").add_done_callback(self._close_after)
         else:

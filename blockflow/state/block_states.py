@@ -27,6 +27,9 @@ _STORY_BYTES = 1_000_000
 _SLAB = 2**20
 """Blocks that are looked at together where all are."""
 
+_FEW = 4096
+"""Where there are no more blocks, how many each of them waits for is looked up, and not computed again and again."""
+
 _ENTRY_BYTES = 300
 """Memory of one change in the story, beside 8 bytes for each block that it concerns."""
 
@@ -43,6 +46,8 @@ class BlockStates:
         greatest = plan.greatest_fan_in()
         waits = plan.levels.count > 1 or bool(plan.upstream)
         self._inputs_done = np.zeros(plan.grid.size if waits else 0, dtype=np.min_scalar_type(greatest))
+        self._fan_ins: Indices | None = None
+        """Of all blocks, where they are few; None while nobody has asked."""
         self._restored = False
         self._story: deque[tuple[float, Cause, Indices]] = deque()
         self._story_bytes = 0
@@ -70,7 +75,7 @@ class BlockStates:
             blocks, times = np.unique(targets, return_counts=True)
         done = self._inputs_done[blocks] + times
         self._inputs_done[blocks] = done
-        complete = (done == self.plan.fan_in(blocks)) & (self.states[blocks] == BlockState.PENDING)
+        complete = (done == self._fan_in(blocks)) & (self.states[blocks] == BlockState.PENDING)
         ready: Indices = blocks[complete]
         if len(ready):
             self.move(ready, Cause.INPUTS_DONE, now)
@@ -97,7 +102,7 @@ class BlockStates:
         for begin in range(0, len(self._inputs_done), _SLAB):
             blocks = np.flatnonzero(self._inputs_done[begin : begin + _SLAB]) + begin
             blocks = blocks[self.states[blocks] == BlockState.PENDING]
-            ready = blocks[self._inputs_done[blocks] == self.plan.fan_in(blocks)]
+            ready = blocks[self._inputs_done[blocks] == self._fan_in(blocks)]
             if len(ready):
                 self.move(ready, Cause.INPUTS_DONE, 0.0)
                 yield ready
@@ -106,7 +111,7 @@ class BlockStates:
         """Whether any of the blocks waits for something upstream."""
         if not len(self._inputs_done):
             return False
-        return bool((self._inputs_done[indices] < self.plan.fan_in(indices)).any())
+        return bool((self._inputs_done[indices] < self._fan_in(indices)).any())
 
     def only(self, indices: Indices, state: BlockState) -> Indices:
         """Those of the blocks that are in a state, sorted and without repetition."""
@@ -144,6 +149,14 @@ class BlockStates:
             # What was done before may wait for something that is checked again.
             moved = ~np.isin(self.states, (*unmoved, BlockState.DONE, BlockState.FAILED) if self._restored else unmoved)
             assert (self._inputs_done[moved] == fan_in[moved]).all(), "a block moved before its inputs were done"
+
+    def _fan_in(self, indices: Indices) -> Indices:
+        """How many blocks each block waits for."""
+        if self.plan.grid.size > _FEW:
+            return self.plan.fan_in(indices)
+        if self._fan_ins is None:
+            self._fan_ins = self.plan.fan_in(np.arange(self.plan.grid.size, dtype=np.int64))
+        return self._fan_ins[indices]
 
     def _remember(self, now: float, cause: Cause, indices: Indices) -> None:
         self._story.append((now, cause, indices.copy()))  # a view would keep all of a lease

@@ -105,15 +105,19 @@ class WorkerLeft(Struct, frozen=True, kw_only=True):
 
 
 class WorkerEnding(Struct, frozen=True, kw_only=True):
-    """A client's process is about to end in the middle of its blocks, for a reason that is not theirs."""
+    """A client's process is about to end in the middle of its blocks, which are free when its connection has ended."""
 
     worker: int
+    failure: BlockFailure | None = None
+    """Which of its blocks is to blame, and how; None if nobody is."""
 
 
 class ConnectionLost(Struct, frozen=True, kw_only=True):
     """A client is not connected any more, but may still be at work until its leases end."""
 
     worker: int
+    broken: bool = False
+    """The connection broke: the process at its other end did not close it, nor the system when it ended."""
 
 
 class ProcessEnded(Struct, frozen=True, kw_only=True):

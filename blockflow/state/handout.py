@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from blockflow.plan.slices import Indices
     from blockflow.state.absence import Absence
+    from blockflow.state.events import BlockFailure
     from blockflow.state.leases import Leases
     from blockflow.state.resources import Resources
     from blockflow.state.retries import Mishaps
@@ -47,7 +48,9 @@ class WorkerBook:
     """Where it runs; empty if unknown."""
     connected: bool = True
     ending: bool = False
-    """It has said that it ends in the middle of its blocks, which are not to blame."""
+    """It has said that it ends in the middle of its blocks."""
+    failure: BlockFailure | None = None
+    """Which of them is to blame for that; None if nobody is."""
     failed_in_a_row: set[int] = field(default_factory=set)
     """Blocks that failed on it since the last one that did not."""
     unclaimed: set[int] | None = None
@@ -114,7 +117,7 @@ class Handout:
     @property
     def next_recall(self) -> float | None:
         """When blocks may be recalled for a worker that waits; None if nobody waits in vain."""
-        return min(self._recalls.values(), default=None)
+        return min(self._recalls.values()) if self._recalls else None
 
     def recalls(self, now: float) -> list[ev.Instruction]:
         """Ask workers for blocks they have not started, where others have waited long enough."""
@@ -139,7 +142,7 @@ class Handout:
     @property
     def next_look(self) -> float | None:
         """When something can be handed out though nothing happens; None if never."""
-        return min(self._looks.values(), default=None)
+        return min(self._looks.values()) if self._looks else None
 
     def to_look_at(self, now: float) -> list[int]:
         """The tasks in which something can be handed out by now; each is told once."""

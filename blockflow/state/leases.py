@@ -32,15 +32,15 @@ GROWTH = 8
 SERVER_PATIENCE = 1.05
 """The server waits this many times the lease before it gives a lease up, the worker only once: clocks differ."""
 
-LEAST_PATIENCE = 1.5
-"""Seconds that it waits longer at least: a worker looks at its clock once in a second, and may be a little late."""
+LEAST_PATIENCE = 0.5
+"""Seconds that it waits longer at least: a worker looks at its clock when its lease ends, and may be a little late."""
 
 
 def server_seconds(lease: float) -> float:
     """How long the server waits for a sign of life from a worker.
 
     >>> server_seconds(60.0), server_seconds(2.0)
-    (63.0, 3.5)
+    (63.0, 2.5)
     """
     return max(lease * SERVER_PATIENCE, lease + LEAST_PATIENCE)
 
@@ -93,7 +93,9 @@ class Leases:
     @property
     def next_deadline(self) -> float | None:
         """When the first worker that stays silent loses what it holds; None if nobody holds anything."""
-        return next(iter(self._deadlines.values()), None)
+        for deadline in self._deadlines.values():
+            return deadline
+        return None
 
     def expired(self, now: float) -> list[int]:
         """The workers that have been silent for too long."""

@@ -138,8 +138,11 @@ class Scheduler:
     def next_deadline(self) -> float | None:
         """The time at which a :class:`Ticked` will have something to do."""
         handout = self._handout
-        times = [self._leases.next_deadline, handout.next_recall, handout.next_look, self._arrivals.absence.until]
-        return min((time for time in times if time is not None), default=None)
+        first = self._leases.next_deadline
+        for time in (handout.next_recall, handout.next_look, self._arrivals.absence.until):
+            if time is not None and (first is None or time < first):
+                first = time
+        return first
 
     # ------------------------------------------------------------------------------------- from life to life
 
@@ -226,10 +229,9 @@ class Scheduler:
             case ev.WorkerLeft():
                 done += self._left(event, now)
             case ev.WorkerEnding():
-                self._known(event.worker, now).ending = True
-                self._leave_alone(event.worker)
+                self._ending(event, now)
             case ev.ConnectionLost():
-                self._disconnected(event.worker, now)
+                done += self._disconnected(event, now)
             case ev.ProcessEnded():
                 self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how)
                 self._touched.add(event.task)
@@ -331,15 +333,26 @@ class Scheduler:
         self._arrivals.gone(event.worker)
         return done
 
-    def _disconnected(self, worker: int, now: float) -> None:
+    def _ending(self, event: ev.WorkerEnding, now: float) -> None:
+        worker = self._known(event.worker, now)
+        held = self._leases.of_worker(event.worker)
+        if event.failure is not None and any(event.failure.index in lease.outstanding for lease in held):
+            worker.failure = event.failure  # else the block is not its own any more
+        worker.ending = True
+        self._leave_alone(event.worker)
+
+    def _disconnected(self, event: ev.ConnectionLost, now: float) -> list[ev.Instruction]:
+        worker = event.worker
         if worker not in self._workers:
-            return
-        if self._workers[worker].ending:  # the end of its connection is the end of its process
-            self._lose(worker, now, suspicious=False)
+            return []
+        done: list[ev.Instruction] = []
+        if self._workers[worker].ending and not event.broken:  # the end of its connection is the end of its process
+            done += self._lose(worker, now, suspicious=False)
         self._workers[worker].connected = False
         self._leave_alone(worker)
         if not self._leases.of_worker(worker):
             self._arrivals.lost(worker)
+        return done
 
     def _ticked(self, now: float) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
@@ -388,14 +401,23 @@ class Scheduler:
     def _lose(self, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
         """A worker will not finish what it holds; with `suspicious` one of the blocks may have been the cause."""
         done: list[ev.Instruction] = []
-        suspicious = suspicious and not self._workers[worker].ending
+        known = self._workers[worker]
+        suspicious = suspicious and not known.ending
         for lease in self._leases.of_worker(worker):
             self._leases.end(lease)
             if suspicious:
                 done += self._outcomes.lost(lease, now)
                 suspicious = False  # it runs its leases in order, so it had not begun the others
-            else:
-                self._outcomes.not_run(self._books[lease.task], lease.outstanding, now)
+                continue
+            book, left = self._books[lease.task], lease.outstanding
+            if known.failure is not None and known.failure.index in left:
+                failure, known.failure = known.failure, None
+                at = int(np.flatnonzero(lease.indices == failure.index)[0])
+                book.hosts.failed(known.host, failure.index, now)
+                done.append(self._outcomes.failed(book, failure, worker, lease.attempt + at, now))
+                left = left[left != failure.index]
+            if len(left):
+                self._outcomes.not_run(book, left, now)
         return done
 
     def _known(self, worker: int, now: float) -> WorkerBook:

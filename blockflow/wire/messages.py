@@ -105,8 +105,10 @@ class Goodbye(_Message, frozen=True, tag=5):
 
     reason: Annotated[str, Meta(max_length=LONGEST_ERROR)]
     under_way: bool = False
-    """The process ends in the middle of blocks that it still holds, and nobody is to blame. Only the end of the
-    connection, which the operating system closes when no thread runs any more, says that it does not write."""
+    """The process ends in the middle of blocks that it still holds. Only the end of the connection, which the operating
+    system closes when no thread runs any more, says that it does not write."""
+    failure: Failure | None = None
+    """The block under way that is to blame, because it took too long; None if nobody is."""
 
 
 class Held(_Message, frozen=True, tag=6):

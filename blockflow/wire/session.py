@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, assert_never
 from msgspec import structs
 
 from blockflow.errors import GeometryError, LocalProtocolError, RemoteProtocolError
-from blockflow.wire.failures import LONGEST_WHERE
+from blockflow.wire.failures import LONGEST_ERROR, LONGEST_WHERE
 from blockflow.wire.held import Given, HeldLease
 from blockflow.wire.messages import (
     PROTOCOL,
@@ -127,20 +127,24 @@ class WorkerSession:
         for lease in list(self._leases):
             self._give_back(lease)
 
-    def goodbye(self, reason: str, now: float, *, under_way: bool = False) -> None:
+    def goodbye(
+        self, reason: str, now: float, *, under_way: bool = False, failed: tuple[Given, FailureText] | None = None
+    ) -> None:
         """Report what is done, give back what is not started, and leave.
 
         Args:
             reason: In words.
             now: The time.
             under_way: The process ends in the middle of blocks; others can have them when its connection has ended.
+            failed: Which of them is to blame for that, and why; it has failed when the connection has ended.
         """
         for lease in list(self._leases):
             self._give_back(lease)
             self._report_progress(lease, now, asks=False)
         self._leases.clear()
         self.finished = True
-        self._outgoing.append(Goodbye(reason, under_way))
+        failure = None if failed is None else _failure(failed[0].index, failed[1])
+        self._outgoing.append(Goodbye(reason[:LONGEST_ERROR], under_way, failure))
 
     def take_outgoing(self) -> list[FromWorker]:
         """What has to be sent now, in this order."""
@@ -253,8 +257,7 @@ class WorkerSession:
     def _count(self, lease: HeldLease, failure: FailureText | None, seconds: float, now: float, *, asks: bool) -> None:
         """Count the first block of a lease that was not counted, and report it if it is time to."""
         if failure is not None:
-            index = lease.indices[lease.done]
-            lease.failure = Failure(index, failure.error, failure.traceback, failure.where[-LONGEST_WHERE:])
+            lease.failure = _failure(lease.indices[lease.done], failure)
         lease.done += 1
         lease.seconds += seconds
         last = lease.done == len(lease.indices)
@@ -369,6 +372,10 @@ class WorkerSession:
         self._number += 1
         self._sent_at[self._number] = now
         return self._number
+
+
+def _failure(index: int, text: FailureText) -> Failure:
+    return Failure(index, text.error, text.traceback, text.where[-LONGEST_WHERE:])
 
 
 def _seconds(microseconds: int | None) -> float | None:

@@ -150,9 +150,9 @@ def never_takes_a_lease_back(patch: pytest.MonkeyPatch) -> None:
 def frees_blocks_when_a_connection_is_lost(patch: pytest.MonkeyPatch) -> None:
     disconnected = Switchboard.disconnected
 
-    def lost(board: Switchboard, connection: int, now: float) -> list[Action]:
+    def lost(board: Switchboard, connection: int, now: float, *, broken: bool = False) -> list[Action]:
         line = board.line(connection)
-        actions = disconnected(board, connection, now)
+        actions = disconnected(board, connection, now, broken=broken)
         if line is not None and line.worker is not None and not line.said_goodbye:
             actions += board.handle(ev.WorkerLeft(worker=line.worker, crashed=True), now)
         return actions
@@ -345,7 +345,7 @@ def never_sends_anybody_home(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_connections_for_ever(patch: pytest.MonkeyPatch) -> None:
-    def disconnected(board: Switchboard, connection: int, now: float) -> list[Action]:
+    def disconnected(board: Switchboard, connection: int, now: float, *, broken: bool = False) -> list[Action]:
         line = board._lines.get(connection)
         if line is None or line.worker is None or line.said_goodbye:
             return []
@@ -454,3 +454,34 @@ def worker_does_not_repeat_what_was_not_heard(patch: pytest.MonkeyPatch) -> None
         ]
 
     patch.setattr(WorkerSession, "claim", forgetful)
+
+
+# ------------------------------------------------------------------------------------ processes that are about to end
+
+
+def frees_blocks_of_a_process_that_is_about_to_end(patch: pytest.MonkeyPatch) -> None:
+    ending = Scheduler._ending
+
+    def at_once(scheduler: Scheduler, event: ev.WorkerEnding, now: float) -> None:
+        ending(scheduler, event, now)
+        scheduler._lose(event.worker, now, suspicious=False)
+
+    patch.setattr(Scheduler, "_ending", at_once)
+
+
+def takes_a_broken_connection_for_the_end_of_a_process(patch: pytest.MonkeyPatch) -> None:
+    disconnected = Switchboard.disconnected
+
+    def trusting(board: Switchboard, connection: int, now: float, *, broken: bool = False) -> list[Action]:
+        return disconnected(board, connection, now)
+
+    patch.setattr(Switchboard, "disconnected", trusting)
+
+
+def forgets_who_was_to_blame_for_an_end(patch: pytest.MonkeyPatch) -> None:
+    ending = Scheduler._ending
+
+    def blameless(scheduler: Scheduler, event: ev.WorkerEnding, now: float) -> None:
+        ending(scheduler, ev.WorkerEnding(worker=event.worker), now)
+
+    patch.setattr(Scheduler, "_ending", blameless)

@@ -114,10 +114,11 @@ def blames_blocks_of_workers_that_had_to_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_the_blocks_of_workers_that_had_to_end(patch: pytest.MonkeyPatch) -> None:
-    def disconnected(scheduler: Scheduler, worker: int, now: float) -> None:
-        if worker in scheduler._workers:
-            scheduler._workers[worker].ending = False
-            disconnect(scheduler, worker, now)
+    def disconnected(scheduler: Scheduler, event: ev.ConnectionLost, now: float) -> list[ev.Instruction]:
+        if event.worker not in scheduler._workers:
+            return []
+        scheduler._workers[event.worker].ending = False
+        return disconnect(scheduler, event, now)
 
     disconnect = Scheduler._disconnected
     patch.setattr(Scheduler, "_disconnected", disconnected)
@@ -232,7 +233,7 @@ def starts_too_many_processes(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_what_a_lost_connection_left(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scheduler, "_disconnected", lambda scheduler, worker, now: None)
+    patch.setattr(Scheduler, "_disconnected", lambda scheduler, event, now: [])
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ EXAMPLES: tuple[wire.FromWorker | wire.FromDriver, ...] = (
     wire.Returned(7, 3),
     wire.Heartbeat(8),
     wire.Goodbye("timeout"),
+    wire.Goodbye("timeout", True, wire.Failure(7, "TimeoutError: late", "", "")),
     wire.Welcome(1, (wire.RegularLayout(-5, 10, 7, 2, 1, 0, 4),), ((-7, 66),), 60_000_000, None, False),
     wire.Refused("this is another run"),
     wire.Granted(7, 120, (5, 3, 2, 1)),

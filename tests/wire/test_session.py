@@ -572,6 +572,16 @@ def test_a_worker_that_ends_in_the_middle_says_so() -> None:
     assert session.take_outgoing() == [wire.Returned(1, 1), wire.Goodbye("told to end", True)]
 
 
+def test_a_worker_that_ends_because_of_a_block_says_which() -> None:
+    session = holding(3, 4)
+    late = take(session, 0.0)
+    session.take_outgoing()
+    failure = FailureText(error="TimeoutError: late", traceback="", where="")
+    session.goodbye("late", 1.0, under_way=True, failed=(late, failure))
+    ends = wire.Goodbye("late", True, wire.Failure(3, "TimeoutError: late", "", ""))
+    assert session.take_outgoing() == [wire.Returned(1, 1), ends]
+
+
 # -------------------------------------------------------------------------------------------------------- timeouts
 
 

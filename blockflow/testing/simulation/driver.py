@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 HERE = "node0"
 """Host of the driver."""
 
-_LONGEST_TICK = 0.5
+_LONGEST_TICK = 2.0
 """Seconds between two ticks in which nothing happens. The product has fiftieths; that makes no difference but time."""
+
+_LOOK_SECONDS = 0.5
+"""How often absent workers are looked for; the product looks at every tick."""
 
 
 class Driver:
@@ -213,7 +216,9 @@ class Driver:
         connection.down.end(lose=False)
         line = self._switchboard.line(connection.number)
         self._judge.note("driver loses", connection.number)
-        self._carry_out(self._switchboard.disconnected(connection.number, self.now()))
+        self._carry_out(
+            self._switchboard.disconnected(connection.number, self.now(), broken=connection.broken)
+        )
         if line is None or line.worker is None or line.said_goodbye or line.host != self.place:
             return
         worker, pid, until = line.worker, line.pid, self.now() + DEATH_SECONDS
@@ -232,7 +237,7 @@ class Driver:
             if known.host == self.place and self._cluster.is_dead(known.pid):
                 self._handle(ev.WorkerLeft(worker=known.worker, crashed=True))
         if self.scheduler.absent:
-            self.later(_LONGEST_TICK, self._look_for_absent)
+            self.later(_LOOK_SECONDS, self._look_for_absent)
 
     # ------------------------------------------------------------------------------------------- actions
 

@@ -16,6 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from blockflow.state import events as ev
+from blockflow.state.records import RecordFailure
 from blockflow.state.transitions import BlockState
 from blockflow.testing.simulation.facts import Execution, Grant, relations_of
 from blockflow.testing.simulation.story import Story
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.plan.plan import Plan
+    from blockflow.state.records import Record
     from blockflow.state.scheduler import Scheduler
     from blockflow.testing.simulation.agenda import Agenda
     from blockflow.testing.simulation.plans import Key
@@ -88,6 +90,8 @@ class Judge(Story):
         """Blocks that are done, and something has followed from that."""
         self.speaker: Worker | None = None
         """The process whose message the driver takes in."""
+        self._refused: dict[Key, Execution] = {}
+        """By block: what a post-check has refused, while that is not recorded."""
         self._passed: set[Key] = set()
         """Blocks that a check has found done before they ran."""
 
@@ -143,9 +147,9 @@ class Judge(Story):
         elif isinstance(event, ev.WorkerJoined):
             self._dismissed.discard(event.worker)
         orphans: list[Key] = []
-        for number in range(len(self._known)):
+        for number, known in enumerate(self._known):
             states = scheduler.book(number).blocks.states.tobytes()
-            if states != self._known[number]:
+            if states != known:
                 orphans += self._changed(number, states, event)
                 self._known[number] = states
         self._check_orphans(orphans)
@@ -169,6 +173,9 @@ class Judge(Story):
         """A driver begins: what was promised before must still be true."""
         self.current.clear()
         self._dismissed.clear()
+        for execution in self._refused.values():
+            execution.outcome = "done"  # the refusal died with the driver that heard it; the next one has to ask again
+        self._refused.clear()
         for number in range(len(self._known)):
             states = self._known[number] = scheduler.book(number).blocks.states.tobytes()
             for index, state in enumerate(states):
@@ -212,6 +219,14 @@ class Judge(Story):
         grant = self.current.get(key)
         if grant is not None and grant.executions[key[1]].outcome == "done":
             grant.executions[key[1]].outcome = outcome
+            if outcome == "refused":
+                self._refused[key] = grant.executions[key[1]]
+
+    def recorded(self, records: Iterable[Record]) -> None:
+        """Records are durable: no driver may forget them."""
+        for record in records:
+            if isinstance(record, RecordFailure):
+                self._refused.pop((record.task, record.failure.index), None)
 
     def _granted(self, instruction: ev.GrantLease, event: ev.Event) -> Grant:
         grant = self._ghost(instruction)

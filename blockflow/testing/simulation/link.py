@@ -30,6 +30,9 @@ ANSWER_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 """How often the second thread looks at the clock at least."""
 
+_LATE_SECONDS = 0.2
+"""How late it may be that the second thread looks at the clock when what is held is no more its own."""
+
 _LATE = FailureText(error="TimeoutError: simulated", traceback="", where="")
 
 
@@ -172,7 +175,7 @@ class Link:
     def read(self, line: Line) -> None:
         """Take in what a connection has brought."""
         if self.closed:
-            if None in line.unread:
+            if None in line.unread and not self._worker.ending:
                 self._worker.exit(0)
         elif line is self.joining:
             self._hear_answer(line)
@@ -267,12 +270,16 @@ class Link:
     def set_timer(self) -> None:
         """Wake the second thread when it has something to do; turns in which nothing can happen are left out."""
         due = self._next_heartbeat if self.line is not None else self._looked + self.session.heartbeat_seconds
-        often = _LOOK_SECONDS if self.line is not None else 0.1
-        if self.session.holds and self.session.deadline is not None:
-            due = min(due, self._turn_after(self.session.deadline, often))
+        deadline = self.session.deadline
+        if self.session.holds and deadline is not None:
+            soon = deadline > self._looked
+            due = min(
+                due,
+                deadline + self._cluster.spread(_LATE_SECONDS) if soon else self._turn_after(self._looked, _LOOK_SECONDS),
+            )
         timeout = self._timeout
         if timeout is not None and self.current is not None:
-            due = min(due, self._turn_after(self.current[1] + timeout, max(0.01, min(timeout / 10, often))))
+            due = min(due, self._turn_after(self.current[1] + timeout, max(0.01, min(timeout / 10, _LOOK_SECONDS))))
         self._timer += 1
         timer = self._timer
         seconds = due - self._worker.now() + 1e-6
@@ -286,11 +293,6 @@ class Link:
         """End the process when a block takes too long, or is not its own any more; whether it goes on."""
         timeout = self._timeout
         if timeout is not None and self.current is not None and now - self.current[1] > timeout:
-            given, began = self.current
-            self._worker.abandon("failed")
-            self.session.block_done(given, _LATE, now - began, now, asks=False)
-            self.session.goodbye("a block took too long", now)
-            self._flush()
             self._worker.timed_out()
             return False
         deadline = self.session.deadline
@@ -313,6 +315,14 @@ class Link:
         return None if welcome is None or welcome.timeout_microseconds is None else welcome.timeout_microseconds / 1e6
 
     # --------------------------------------------------------------------------------------------------- leaving
+
+    def end_under_way(self, reason: str, *, blames: bool) -> None:
+        """Say that the process ends in the middle of a block; with `blames` because that has taken too long."""
+        assert self.current is not None
+        self.closed = True
+        failed = (self.current[0], _LATE) if blames else None
+        self.session.goodbye(reason, self._worker.now(), under_way=True, failed=failed)
+        self._flush()
 
     def close(self, reason: str) -> None:
         """Say goodbye, and wait until the driver has closed the connection."""

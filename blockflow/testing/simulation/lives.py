@@ -55,6 +55,8 @@ class Lives:
         driver.die(lose=lose)
         if self.listening is driver:
             self.listening = None
+            for worker in self._cluster.workers.values():
+                worker.disturbed = True
         if self.driver.alive:
             return  # it was not the one that works
         self._cluster.going_home = False

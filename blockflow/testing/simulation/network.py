@@ -123,6 +123,8 @@ class Connection:
         self.down = Pipe(agenda, random, seconds, lambda data: self._deliver(worker, data))
         self.labels: deque[Grant | None] = deque()
         """By frame on its way down: the ghost of the lease that it grants. Not part of what is sent."""
+        self.broken = False
+        """The driver does not see it closed at the worker's end, but broken on the way."""
 
     @property
     def over(self) -> bool:
@@ -131,6 +133,7 @@ class Connection:
 
     def break_up(self, *, lose_up: bool, lose_down: bool) -> None:
         """Break the connection; each end finds out when it does."""
+        self.broken = self.broken or not self.up.over
         self.up.end(lose=lose_up)
         self.down.end(lose=lose_down)
 

@@ -25,7 +25,11 @@ Key = tuple[int, int]
 EVER = 10**9
 
 _PACES = ((0.001, 0.02), (0.01, 0.2), (0.5, 5.0), None)
-"""Least and greatest seconds of a block: many in a lease, a few, or one; None for a third of a lease to some leases."""
+"""Least and greatest seconds of a block: many in a lease, a few, or one; None for a sixth of a lease to more than one."""
+
+
+_FEW_TASKS = 3
+"""Where there are more tasks, each has few workers."""
 
 
 @dataclass(slots=True)
@@ -96,7 +100,7 @@ def make_scenario(random: Random, profile: Profile, lease: float, plan: Plan | N
         plan, checks = _make_plan(random, profile, lease, troubled=troubled)
     scenario = Scenario(plan, check_seconds=random.choice((0.0001, 0.001, 0.001, 2.0)))
     for task in plan.tasks:
-        least, greatest = random.choice(_PACES) or (lease / 3.0, lease * 2.5)
+        least, greatest = random.choice(_PACES) or (lease / 6.0, lease * 1.25)
         check = checks[task.number] if checks else None
         for index in range(task.grid.size):
             nature = Nature(random.uniform(least, greatest))
@@ -131,14 +135,15 @@ def _make_plan(random: Random, profile: Profile, lease: float, *, troubled: bool
     """Chains, forks and tasks on their own; the checks of each task, in the order of the plan."""
     amount = random.randint(*profile.tasks)
     dims = random.choice((1, 2, 2, 3))
-    blocks = profile.blocks * random.choice((0.25, 0.5, 1.0, 2.0)) / amount
+    blocks = profile.blocks * random.choice((0.1, 0.2, 0.3, 0.7)) / amount
     tasks: list[Task] = []
     checks: dict[str, Checks | None] = {}
     for number in range(amount):
         above = [task for task in tasks[-3:] if random.random() < 0.5]
         check = Checks() if troubled and random.random() < 0.5 else None
-        timeout = random.choice((None, None, 4.0 * lease))
-        tasks.append(_make_task(random, f"t{number}", dims, max(1.0, blocks), above, check, timeout))
+        timeout = random.choice((None, None, 2.0 * lease))
+        workers = random.choice((1, 2, 2, 3, 4) if amount <= _FEW_TASKS else (1, 1, 2))
+        tasks.append(_make_task(random, f"t{number}", dims, max(1.0, blocks), above, check, timeout, workers))
         checks[tasks[-1].task_id] = check if tasks[-1].is_checked or tasks[-1].post_check is not None else None
     plan = compile_plan(tasks)
     return plan, [checks[task.task_id] for task in plan.tasks]
@@ -152,6 +157,7 @@ def _make_task(
     above: list[Task],
     check: Checks | None,
     timeout: float | None,
+    workers: int,
 ) -> Task:
     total, read, write = [], [], []
     for _ in range(dims):
@@ -171,7 +177,7 @@ def _make_task(
         check_function=(pre, post) if pre or post else None,
         read_write_conflict=random.random() < 0.8,
         fit=random.choice(("valid", "shrink", "overhang")),
-        num_workers=random.choice((1, 2, 2, 3, 4)),
+        num_workers=workers,
         max_retries=random.choice((0, 1, 2)),
         timeout=timeout,
         upstream_tasks=above,

@@ -51,12 +51,12 @@ class Profile:
     """Seconds of a lease; each schedule picks one."""
     delays: tuple[float, ...] = (0.0005, 0.02)
     """Seconds a message takes on average; each schedule picks one."""
-    pauses: tuple[float, ...] = (1.0, 15.0, 60.0, 600.0)
+    pauses: tuple[float, ...] = (1.0, 15.0, 60.0, 180.0)
     """Seconds that a process stands still."""
     tasks: tuple[int, int] = (1, 3)
     """Fewest and most tasks."""
     blocks: int = 30
-    """Blocks of all tasks together, about; a schedule has from a quarter of that to twice as many."""
+    """Blocks of all tasks together, about; a schedule has from a tenth of that to two thirds."""
     trouble: float = 0.3
     """Share of schedules with blocks that fail, kill or hang, and with checks that refuse."""
     step_crash: float = 0.0
@@ -125,7 +125,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 name="many small tasks",
                 weather=_frozen({"crash": 2.0, "cut": 1.0, "pause": 1.0, "preempt": 1.0, "driver crash": 1.0}),
                 faults=5.0,
-                tasks=(4, 9),
+                tasks=(4, 7),
                 trouble=0.5,
                 stops=0.1,
             ),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blockflow.testing.simulation.cluster import Cluster
     from blockflow.testing.simulation.driver import Driver
 
-_FOLDS = 0.1
+_FOLDS = 0.05
 """Share of the beats at which a snapshot is made; the product makes one when its journal is long."""
 
 
@@ -36,6 +36,8 @@ class Recorder:
         self.ledger = ledger
         self._outbox = Outbox()
         self._writing = False
+        self._unfolded = True
+        """Something was recorded since the last snapshot."""
 
     @property
     def idle(self) -> bool:
@@ -52,7 +54,8 @@ class Recorder:
     def beat(self) -> None:
         """Show that the driver lives, and make a snapshot now and then."""
         self._start()
-        if self._cluster.chance(_FOLDS):
+        if self._cluster.chance(_FOLDS) and self._unfolded:
+            self._unfolded = False
             try:
                 self.ledger._store.fold()
             except LedgerError as error:
@@ -70,6 +73,7 @@ class Recorder:
 
     def _written(self, batch: list[Record]) -> None:
         """The disk has done its work."""
+        self._unfolded = self._unfolded or bool(batch)
         try:
             self.ledger.write(batch)
         except LedgerFullError:
@@ -79,6 +83,7 @@ class Recorder:
         except LedgerError as error:
             self._cluster.lives.gave_up(self._driver, str(error))
             return
+        self._cluster.judge.recorded(batch)
         self._cluster.maybe_die()
         self._driver.perform(self._outbox.written())
         following = self._outbox.take_batch()

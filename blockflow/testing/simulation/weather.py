@@ -197,7 +197,7 @@ class Weather:
         self._cluster.agenda.after(seconds, heals)
 
     def _duration(self) -> float:
-        return self._random.choice((0.1, 0.5, 1.0, 1.5, 5.0)) * self._cluster.lease
+        return self._random.choice((0.1, 0.5, 1.0, 1.5, 3.0)) * self._cluster.lease
 
     def _victim(self) -> Worker | None:
         workers = list(self._cluster.workers.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockflow.net.link import EXIT_FENCED, EXIT_TIMEOUT
+from blockflow.net.link import EXIT_FENCED, EXIT_TIMEOUT, RUN_SECONDS
 from blockflow.testing.simulation.facts import Execution
 from blockflow.testing.simulation.link import Link
 from blockflow.wire.failures import FailureText
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from blockflow.testing.simulation.cluster import Cluster
     from blockflow.testing.simulation.network import Connection
     from blockflow.wire.held import Given
+
+_EXIT_SECONDS = 0.1
+"""How long a process may take to end."""
 
 _FAILED = FailureText(error="ValueError: simulated", traceback="", where="simulated.py:1")
 
@@ -57,6 +60,10 @@ class Worker:
         self.link = Link(self)
         self._deferred: list[Callable[[], None]] = []
         """What would have happened while it stood still."""
+        self.ending = False
+        """It has said that it ends in the middle of a block."""
+        self._last = 0, ""
+        """With which code, and what becomes of the block."""
         self._leaving = False
         """It takes no more blocks."""
         self._waiting = False
@@ -99,6 +106,9 @@ class Worker:
         if not (self.alive and self.paused):
             return
         self.paused = False
+        if self.ending:
+            self.exit(*self._last)
+            return
         interrupted = self.execution
         deferred, self._deferred = self._deferred, []
         self.link.wake()
@@ -122,8 +132,8 @@ class Worker:
         elif self._block_ends - self.cluster.agenda.now <= grace:
             self._leaving = True
         else:
-            self.abandon("aborted")
-            self.link.close("preempted")
+            self.link.end_under_way("preempted", blames=False)
+            self._end_soon(0, "aborted", RUN_SECONDS)
 
     def abandon(self, outcome: str) -> None:
         """The block under way is not worked on any more."""
@@ -134,8 +144,16 @@ class Worker:
             self.execution = None
 
     def timed_out(self) -> None:
-        """A block has taken too long, and the driver was told."""
-        self.exit(EXIT_TIMEOUT)
+        """A block has taken too long: the driver is told, and the process ends while C code may still be at work."""
+        self.link.end_under_way("a block took too long", blames=True)
+        self._end_soon(EXIT_TIMEOUT, "failed", _EXIT_SECONDS)
+
+    def _end_soon(self, code: int, outcome: str, seconds: float) -> None:
+        """The process ends before the block under way does."""
+        self.ending = True
+        self._block_timer += 1
+        self._last = code, outcome
+        self.later(self.cluster.spread(seconds), lambda: self.exit(code, outcome))
 
     def fenced(self, *, late: bool) -> None:
         """What it holds is not its own any more; with `late` because the driver has not answered."""
