@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,35 +25,56 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int]
 
+PATIENCE = 20.0
+
+NOWHERE = "no-such-host.invalid"
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked for names: one stands for two addresses, and another one for none."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *more: Any, **options: Any) -> Any:
+        if host == NOWHERE:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if host == "driver":
+            return [(0, 0, 0, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1")]
+        return real(host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
 
 class Door:
-    """A listening socket behind which somebody shakes hands, or nobody does."""
+    """A listening socket behind which somebody shakes hands, once it is opened."""
 
-    def __init__(self, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, host: str, context: ssl.SSLContext) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listening = socket.create_server((host, 0), family=family)
         self.address: Address = (host, int(self._listening.getsockname()[1]))
         self.joined = 0
         self._context = context
-        self._open: list[socket.socket] = []
-        if context is not None:
-            threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve)
+
+    def open(self) -> None:
+        self._thread.start()
 
     def _serve(self) -> None:
         while True:
             try:
                 plain, _ = self._listening.accept()
-                assert self._context is not None
-                self._open.append(self._context.wrap_socket(plain, server_side=True))
-                self.joined += 1
-            except OSError:
-                if self._listening.fileno() == -1:
-                    return
+            except OSError:  # it is closed
+                return
+            self.joined += 1  # before the other side can be done
+            plain.settimeout(PATIENCE)
+            with plain, contextlib.suppress(OSError):
+                self._context.wrap_socket(plain, server_side=True).close()
 
     def close(self) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
-        for each in (self._listening, *self._open):
-            each.close()
+        if self._thread.is_alive():
+            self._thread.join(PATIENCE)
+        self._listening.close()
 
 
 class Scene:
@@ -67,19 +88,18 @@ class Scene:
     def connection(self, *addresses: Address) -> Connection:
         return write_connection(private_directory(self._folder), "run", addresses, self._pem)
 
-    def door(self, host: str = "127.0.0.1", *, key: bool = True) -> Door:
-        """One with this run's key, or another's."""
+    def silent(self, host: str = "127.0.0.1", *, key: bool = True) -> Door:
+        """One behind which nobody says anything yet; with this run's key, or another's."""
         run = "run" if key else "other"
         pem = self._pem if key else make_certificate("other", datetime.datetime.now(datetime.UTC))
         connection = write_connection(private_directory(self._folder / run), run, (), pem)
-        return self._keep(Door(host, server_context(connection.path)))
-
-    def silent(self) -> Door:
-        """One behind which nobody says anything."""
-        return self._keep(Door())
-
-    def _keep(self, door: Door) -> Door:
+        door = Door(host, server_context(connection.path))
         self.doors.append(door)
+        return door
+
+    def door(self, host: str = "127.0.0.1", *, key: bool = True) -> Door:
+        door = self.silent(host, key=key)
+        door.open()
         return door
 
 
@@ -110,7 +130,7 @@ def nobody() -> Iterator[Address]:
 
 def test_the_first_that_answers_is_taken(scene: Scene, nobody: Address) -> None:
     first, second = scene.door(), scene.door()
-    dial(scene.connection(nobody, ("no-such-host.invalid", 9), first.address, second.address)).close()
+    dial(scene.connection(nobody, (NOWHERE, 9), first.address, second.address)).close()
     assert (first.joined, second.joined) == (1, 0)
 
 
@@ -125,19 +145,10 @@ def test_a_slow_address_gets_more_time_when_no_other_answers(
     scene: Scene, hasty: Callable[..., None], nobody: Address
 ) -> None:
     hasty(0.1, 30.0)
-    context = scene.door()._context
     slow = scene.silent()
-    slow._context = context
-    began = time.monotonic()
-
-    def wake() -> None:
-        # The first attempt has been given up by then, and waits at the door like the second one.
-        while time.monotonic() < began + 0.5:
-            time.sleep(0.01)
-        slow._serve()
-
-    threading.Thread(target=wake, daemon=True).start()
+    threading.Timer(0.5, slow.open).start()  # the first attempt has been given up by then
     dial(scene.connection(slow.address, nobody)).close()
+    assert slow.joined == 2
 
 
 def test_every_address_and_what_happened_there_is_named(
@@ -145,7 +156,7 @@ def test_every_address_and_what_happened_there_is_named(
 ) -> None:
     hasty(0.2, 0.2)
     silent, foreign = scene.silent(), scene.door(key=False)
-    addresses = (nobody, silent.address, foreign.address, ("no-such-host.invalid", 9))
+    addresses = (nobody, silent.address, foreign.address, (NOWHERE, 9))
     with pytest.raises(UnreachableError) as caught:
         dial(scene.connection(*addresses))
     said = str(caught.value)
@@ -153,20 +164,12 @@ def test_every_address_and_what_happened_there_is_named(
     assert f"127.0.0.1:{silent.address[1]} (" in said
     assert "timed out" in said
     assert f"127.0.0.1:{foreign.address[1]} answers, but not with the key of run run" in said
-    assert "no-such-host.invalid:9 (" in said
+    assert f"{NOWHERE}:9 (Name or service not known)" in said
     assert f"this machine ({socket.gethostname()}) cannot reach that address: then pass host= or advertise=" in said
 
 
-def test_every_address_of_a_name_is_tried(scene: Scene, monkeypatch: pytest.MonkeyPatch, nobody: Address) -> None:
+def test_every_address_of_a_name_is_tried(scene: Scene, nobody: Address) -> None:
     good = scene.door()
-    real = socket.getaddrinfo
-
-    def getaddrinfo(host: str, *more: Any, **options: Any) -> Any:
-        if host == "driver":
-            return [(0, 0, 0, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1")]
-        return real(host, *more, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     dial(scene.connection(("driver", good.address[1]))).close()
     with pytest.raises(UnreachableError, match=r"driver:\d+ at 127\.0\.0\.2 \(.*; driver:\d+ at 127\.0\.0\.1 \("):
         dial(scene.connection(("driver", nobody[1])))
@@ -187,5 +190,5 @@ def test_who_refuses_on_this_machine_is_gone_but_not_if_the_driver_may_be_elsewh
         dial(scene.connection(nobody))
     assert isinstance(here.value.__cause__, ConnectionRefusedError)
     with pytest.raises(UnreachableError) as elsewhere:
-        dial(scene.connection(nobody, ("no-such-host.invalid", 9)))
+        dial(scene.connection(nobody, (NOWHERE, 9)))
     assert elsewhere.value.__cause__ is None

@@ -74,9 +74,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
 def test_no_port_that_is_free_is_an_error_before_anything_starts(logs: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(
-            RunError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*in use.* several of which one is"
-        ):
+        with pytest.raises(RunError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .* or several of which"):
             run_blockwise([line(lambda block: None)], port=f"{port}-{port}", progress=False)
 
 
