@@ -100,14 +100,32 @@ def _add_run_commands(commands: Any) -> None:
     where = "the run directory, the directory where the run was started, or its connection file"
     worker = commands.add_parser(
         "worker",
-        help="start workers of a run, on any machine that sees its directory",
+        help="start workers of a run, on any machine that sees its directory, or is invited",
         description="Start workers for a task of a run that listens on the network (host=), and wait for their end. "
         "They take part like those that the run has started. Ctrl-C lets them finish their blocks.",
     )
-    worker.add_argument("place", metavar="RUN", type=Path, help=where)
+    worker.add_argument(
+        "place",
+        metavar="RUN",
+        type=Path,
+        nargs="?",
+        help=f"{where}; by default the run of the invitation in the environment (see `blockflow invite`)",
+    )
     worker.add_argument("--task", help="id of the task; needed if the run has several")
     worker.add_argument("--count", type=_count, default=1, help="number of workers (%(default)s)")
     worker.set_defaults(run=_worker)
+
+    invite = commands.add_parser(
+        "invite",
+        help="print what lets a machine that does not see a run's directory start workers",
+        description="Print a line for a shell of another machine, where `blockflow worker` and scripts with Client() "
+        "then take part in the run. It holds the key of the run: hand it on as a secret, as in "
+        "`blockflow invite RUN | ssh node 'source /dev/stdin; blockflow worker'`.",
+    )
+    invite.add_argument("place", metavar="RUN", type=Path, help=where)
+    invite.add_argument("--task", help="id of the task; needed if the run has several")
+    invite.add_argument("--script", action="store_true", help="for scripts with Client(): leave out the function")
+    invite.set_defaults(run=_invite)
 
     cancel = commands.add_parser(
         "cancel",
@@ -146,9 +164,21 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _worker(arguments: argparse.Namespace) -> int:
     """Be workers of a run."""
+    if arguments.place is None:
+        from blockflow.launch.invitation import work_as_invited
+
+        return DONE if work_as_invited(arguments.task, arguments.count, os.environ) == 0 else WRONG
     from blockflow.launch.by_hand import work_by_hand
 
     return DONE if work_by_hand(arguments.place, arguments.task, arguments.count) == 0 else WRONG
+
+
+def _invite(arguments: argparse.Namespace) -> int:
+    """Print an invitation to a run."""
+    from blockflow.launch.invitation import invite
+
+    sys.stdout.write(invite(arguments.place, arguments.task, script=arguments.script) + "\n")
+    return DONE
 
 
 def _cancel(arguments: argparse.Namespace) -> int:

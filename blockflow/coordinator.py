@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from blockflow.launch.crew import Crew
     from blockflow.ledger.run_ledger import RunLedger
     from blockflow.monitor.jobs import Workforce
+    from blockflow.net.addresses import Endpoint
     from blockflow.net.connection_file import Connection
     from blockflow.state.records import Record
     from blockflow.state.scheduler import Scheduler
@@ -93,8 +94,8 @@ class Coordinator:
         crew: The worker processes.
         directory: Private directory of the connection file.
         run: Id of the run.
-        host: Address to tell the workers.
-        listening: A socket that listens there; None if all workers are on this machine.
+        endpoint: What to tell the workers; None if all are on this machine.
+        listening: A socket that listens there; None as well.
         ledger: Where everything is recorded; the scheduler has to be recording then.
     """
 
@@ -106,7 +107,7 @@ class Coordinator:
         *,
         directory: Path,
         run: str,
-        host: str,
+        endpoint: Endpoint | None,
         listening: socket.socket | None,
         ledger: RunLedger | None = None,
     ) -> None:
@@ -122,7 +123,7 @@ class Coordinator:
         self._disk = Aside("blockflow-ledger")
         self._fold = Aside("blockflow-fold")
         self._place = this_place()
-        self._host, self._listening = host, listening
+        self._endpoint, self._listening = endpoint, listening
         self.snapshot: dict[str, TaskState] = scheduler.task_states
         """How far the tasks have got; replaced, never changed."""
         self.workforces: dict[str, Workforce] = {}
@@ -209,7 +210,7 @@ class Coordinator:
 
     def _listen(self) -> WorkerServer:
         listening, self.connection = listen(
-            self._directory, self._run, self._host, self._listening, resumable=self._ledger is not None
+            self._directory, self._run, self._endpoint, self._listening, resumable=self._ledger is not None
         )
         server = WorkerServer(None if self.connection.socket else self.connection.path, self._serve)
         server.add_socket(listening)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from blockflow.launch.local import LocalLauncher
     from blockflow.ledger.run_ledger import RunLedger
     from blockflow.monitor.progress import Display
+    from blockflow.net.addresses import Endpoint
     from blockflow.net.connection_file import Connection
     from blockflow.plan.plan import Plan
     from blockflow.state.scheduler import Scheduler
@@ -47,8 +48,7 @@ def run_in_processes(
     plan: Plan,
     display: Display,
     *,
-    host: str | None,
-    port: int,
+    endpoint: Endpoint | None,
     scheduler: Scheduler | None = None,
     stop_event: threading.Event | None = None,
     lease_seconds: float = 60.0,
@@ -61,8 +61,7 @@ def run_in_processes(
     Args:
         plan: What to run.
         display: Shows how far the run is.
-        host: Address to listen on, and to tell workers; None if they are all on this machine.
-        port: Port to listen on; 0 for any.
+        endpoint: Where to listen, and what to tell workers; None if they are all on this machine.
         scheduler: Made for the plan, and not used before; made here if not given.
         stop_event: Setting it stops the run.
         lease_seconds: How long a worker on another machine keeps its blocks without a sign of life.
@@ -75,7 +74,7 @@ def run_in_processes(
     """
     from blockflow.launch.local import LocalLauncher
 
-    listening = None if host is None else _listen(host, port)
+    listening = None if endpoint is None else _listen(endpoint)
     launcher = LocalLauncher()
     if any(has_local(task.launchers) for task in plan.tasks):
         launcher.prepare()  # it loads what workers need while this process imports all that follows
@@ -92,7 +91,7 @@ def run_in_processes(
                 recording=ledger is not None,
                 resources=resources,
             )
-        coordinator, actions = _coordinator(scheduler, launcher, host or "127.0.0.1", listening, ledger, functions)
+        coordinator, actions = _coordinator(scheduler, launcher, endpoint, listening, ledger, functions)
     except BaseException:
         launcher.stop(grace=0.0)
         if listening is not None:
@@ -105,23 +104,23 @@ def run_in_processes(
     return scheduler, coordinator.connection
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(endpoint: Endpoint) -> socket.socket:
     """A listening socket, before anything is started."""
-    from blockflow.net.listen import bind
+    from blockflow.net.listen import bind_first
 
     try:
-        return bind(host, port)
+        return bind_first(endpoint)
     except OSError as error:
         raise RunError(
-            f"cannot listen on {host}:{port}: {error}; host= must be an address of this machine, and port= one that "
-            "is free (0 for any)"
+            f"cannot listen on {endpoint}: {error}; host= must be an address of this machine, and port= one that is "
+            "free, or several of which one is (0 for any)"
         ) from error
 
 
 def _coordinator(
     scheduler: Scheduler,
     launcher: LocalLauncher,
-    host: str,
+    endpoint: Endpoint | None,
     listening: socket.socket | None,
     ledger: RunLedger | None,
     functions: list[bytes] | None,
@@ -145,7 +144,14 @@ def _coordinator(
         ledger.restore(scheduler, time.monotonic())
     actions = switchboard.handle(Ticked(), time.monotonic())
     coordinator = Coordinator(
-        scheduler, switchboard, crew, directory=directory, run=run, host=host, listening=listening, ledger=ledger
+        scheduler,
+        switchboard,
+        crew,
+        directory=directory,
+        run=run,
+        endpoint=endpoint,
+        listening=listening,
+        ledger=ledger,
     )
     return coordinator, actions
 

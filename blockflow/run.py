@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from blockflow.driving import run_here, run_in_processes
@@ -26,13 +26,11 @@ if TYPE_CHECKING:
 
     from blockflow.ledger.run_ledger import RunLedger
     from blockflow.monitor.progress import Display
+    from blockflow.net.addresses import Endpoint
     from blockflow.plan.plan import Plan
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
     from blockflow.state.scheduler import Scheduler
-
-HOST_VARIABLE = "DAISY_HOST"
-"""Environment variable for the address to listen on."""
 
 
 class PlanWarning(UserWarning):
@@ -55,7 +53,8 @@ def run_blockwise(
     summary: bool = True,
     return_states: bool = False,
     host: str | None = None,
-    port: int = 0,
+    port: int | str | range = 0,
+    advertise: str | Iterable[str] | None = None,
     launcher: Any = None,
     lease_seconds: float = 60.0,
     resources: Mapping[str, int] | None = None,
@@ -84,11 +83,17 @@ def run_blockwise(
         summary: Print an account at the end.
         return_states: For scripts of daisy 2. The result is both, true or false and a mapping of states, whatever is
             said here.
-        host: Address to listen on and to tell workers, for workers on other machines; by default the value of
-            ``DAISY_HOST``. With neither, the run listens on this machine's own address if a launcher starts workers
-            elsewhere, and else on a socket in the file system, which only processes of this user on this machine can
-            reach.
-        port: Port to listen on, with 127.0.0.1 as `host` if none is given; 0 for any that is free.
+        host: Name or address to listen on, for workers on other machines; by default the value of
+            ``BLOCKFLOW_HOST`` (or ``DAISY_HOST``). With neither, the run listens on this machine's own address if a
+            launcher starts workers elsewhere, and else on a socket in the file system, which only processes of this
+            user on this machine can reach. ``"0.0.0.0"`` stands for all addresses of this machine, ``"::"`` for those
+            of IPv6 as well.
+        port: Port to listen on, with 127.0.0.1 as `host` if none is given; 0 for any that is free. Several, as
+            ``"9000-9100"`` or a range: the first that is free. By default that of ``BLOCKFLOW_PORT``, if the run
+            listens on the network.
+        advertise: What to tell workers instead of `host`, where they see this machine under another address: one or
+            several, to be tried in this order, each with a port (``"gateway:9000"``, ``"[2001:db8::7]:9000"``) or
+            without. By default the value of ``BLOCKFLOW_ADVERTISE``, with commas between them.
         launcher: How workers come to life, for tasks that do not say it themselves: ``Slurm(...)``, ``LSF(...)``,
             ``Command(...)``, ``Dask(...)``, ``Local(n)``, or a list of these; by default processes of this machine.
         lease_seconds: How long a worker on another machine keeps its blocks without a sign of life. Give more if your
@@ -120,7 +125,7 @@ def run_blockwise(
 
     plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks, launcher)
     check_runnable(plan)
-    _check_port(port)
+    endpoint = _endpoint(plan if multiprocessing else None, host, port, advertise)
     _check_lease(lease_seconds)
     amounts = checked_amounts("resources", resources, least=0)
     check_resources([task.task for task in plan.tasks], amounts)
@@ -140,12 +145,10 @@ def run_blockwise(
             for line in ledger.account(plan):
                 display.write(line)
         if multiprocessing:
-            address = host or os.environ.get(HOST_VARIABLE) or _own_address(plan) or ("127.0.0.1" if port else None)
             scheduler, _ = run_in_processes(
                 plan,
                 display,
-                host=address,
-                port=port,
+                endpoint=endpoint,
                 lease_seconds=lease_seconds,
                 ledger=ledger,
                 resources=amounts,
@@ -205,18 +208,12 @@ def _account(scheduler: Scheduler, display: Display, seconds: float, logs: Path 
     return result
 
 
-def _own_address(plan: Plan) -> str | None:
-    """Where workers on other machines can reach this one; None if there are none."""
-    if all(is_local(task.launchers) for task in plan.tasks):
-        return None
-    from blockflow.net.addresses import own_address
+def _endpoint(plan: Plan | None, host: Any, port: Any, advertise: Any) -> Endpoint | None:
+    """Where to listen for the workers of a plan; None if all are on this machine, and nobody has asked for more."""
+    from blockflow.net.addresses import endpoint_of
 
-    return own_address()
-
-
-def _check_port(port: Any) -> None:
-    if isinstance(port, bool) or not isinstance(port, Integral) or not 0 <= int(port) < 65536:
-        raise PlanError(f"port must be a whole number from 0 to 65535, got {port!r}")
+    elsewhere = plan is not None and not all(is_local(task.launchers) for task in plan.tasks)
+    return endpoint_of(host, port, advertise, environment=os.environ, elsewhere=elsewhere)
 
 
 def _check_lease(seconds: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from blockflow.driving import run_here, run_in_processes
 from blockflow.monitor.progress import Silence
+from blockflow.net.addresses import Endpoint
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.run import warn_of_dropped_voxels
 
@@ -49,7 +50,7 @@ class Server:
         check_runnable(plan)
         warn_of_dropped_voxels(plan, stacklevel=3)
         scheduler, connection = run_in_processes(
-            plan, Silence(), host=self.hostname, port=0, scheduler=scheduler, stop_event=self.stop_event
+            plan, Silence(), endpoint=Endpoint(self.hostname), scheduler=scheduler, stop_event=self.stop_event
         )
         if connection is not None:
             self.port = connection.addresses[0][1]

@@ -103,7 +103,11 @@ def work_by_hand(place: Path, task: str | None, count: int) -> int:
     handover = find_task(find_run(place, ".connection"), task)
     words = [*worker_words(sys.executable, str(handover)), "0"]
     environment = environment_with_package()
-    workers = [subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment) for _ in range(count)]
+    return wait_for_workers([subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment) for _ in range(count)])
+
+
+def wait_for_workers(workers: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait until workers have ended; returns the exit code."""
     try:
         try:
             codes = [worker.wait() for worker in workers]

@@ -22,14 +22,20 @@ def write_handover(path: Path, payloads: Sequence[dict[str, Any]]) -> None:
         path: A file in a private directory.
         payloads: What each is told; all have the same keys.
     """
-    first = payloads[0]
-    common = {key: value for key, value in first.items() if all(each[key] == value for each in payloads)}
-    differing = [{key: value for key, value in each.items() if key not in common} for each in payloads]
+    packed = pack_handover(payloads)
     draft = path.with_name(f".{path.name}.draft")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        pickle.dump((common, differing), file)
+        file.write(packed)
     draft.replace(path)
+
+
+def pack_handover(payloads: Sequence[dict[str, Any]]) -> bytes:
+    """What is in such a file."""
+    first = payloads[0]
+    common = {key: value for key, value in first.items() if all(each[key] == value for each in payloads)}
+    differing = [{key: value for key, value in each.items() if key not in common} for each in payloads]
+    return pickle.dumps((common, differing))
 
 
 def read_handover(path: str, index: int) -> dict[str, Any]:

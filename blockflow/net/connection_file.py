@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
+INVITATION = "invitation"
+"""Key of a context that holds the text of a connection file, for who cannot see the file."""
+
 _KEPT_SECONDS = 7 * 24 * 3600
 """How long the file of a finished run is kept for workers that come too late."""
 
@@ -151,6 +154,25 @@ def close_connection(connection: Connection) -> None:
                 file.unlink()
         except (OSError, ConnectionFileError):
             continue  # somebody else removes it as well, or it is not ours to judge
+
+
+def keep_connection(text: str) -> str:
+    """Keep the text of a connection file for this process, where nothing is left of it; returns the path."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("blockflow", os.MFD_CLOEXEC)
+        path = f"/proc/self/fd/{descriptor}"  # stays open as long as the process lives
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, text.encode())
+        return path
+    import atexit
+    import tempfile
+    from pathlib import Path
+
+    descriptor, path = tempfile.mkstemp(prefix="blockflow-")
+    atexit.register(Path(path).unlink, missing_ok=True)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    return path
 
 
 def read_connection(path: str) -> Connection:

@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
-from blockflow.net.connection_file import Connection, read_connection
+from blockflow.net.connection_file import INVITATION, Connection, keep_connection, read_connection
 from blockflow.net.dial import dial
 from blockflow.net.signals import HEARD, IN_JOBS, Signals
 from blockflow.place import COORDINATOR_THREAD, this_place
@@ -450,6 +450,8 @@ def open_link(context: Context, grace: Callable[[], float] | None = None) -> Lin
         UnreachableError: Nobody answers, or not with this run's key.
     """
     path, worker = context.get("connection"), context.get("worker_id")
+    if path is None and INVITATION in context:
+        path = keep_connection(context[INVITATION])
     if path is None or "task_id" not in context or not (worker is None or worker.isdecimal()):
         raise ConnectionFileError(f"the context names no connection file, no task, or no worker by number: {context}")
     connection = read_connection(path)

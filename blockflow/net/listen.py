@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import socket
 from typing import TYPE_CHECKING
 
+from blockflow.net.addresses import Endpoint
 from blockflow.net.connection_file import remove_remains, socket_name, write_connection
 
 if TYPE_CHECKING:
@@ -20,15 +22,15 @@ BACKLOG = 512
 
 
 def listen(
-    directory: Path, run: str, host: str, listening: socket.socket | None, *, resumable: bool
+    directory: Path, run: str, endpoint: Endpoint | None, listening: socket.socket | None, *, resumable: bool
 ) -> tuple[socket.socket, Connection]:
     """Listen, and write down where.
 
     Args:
         directory: Private directory of the connection file.
         run: Id of the run.
-        host: Address to tell the workers.
-        listening: A socket that listens there; None if all workers are on this machine.
+        endpoint: What to tell the workers; None if all are on this machine.
+        listening: A socket that listens there; None as well.
         resumable: A driver that was killed may be started again.
 
     Raises:
@@ -40,13 +42,12 @@ def listen(
         try:
             here = bind_here(str(directory), name)
         except OSError:
-            listening = bind(host, 0)  # a file system or a machine without such sockets
+            listening = bind("127.0.0.1", 0)  # a file system or a machine without such sockets
         else:
             return here, write_connection(directory, run, (), "", resumable=resumable, socket=name)
     from blockflow.net.tls import make_certificate
 
-    advertised = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
-    addresses = ((advertised, int(listening.getsockname()[1])),)
+    addresses = (endpoint or Endpoint("127.0.0.1")).addresses(int(listening.getsockname()[1]))
     pem = make_certificate(run, datetime.datetime.now(datetime.UTC))
     return listening, write_connection(directory, run, addresses, pem, resumable=resumable)
 
@@ -76,11 +77,26 @@ def bind_here(directory: str, name: str) -> socket.socket:
     return listening
 
 
+def bind_first(endpoint: Endpoint) -> socket.socket:
+    """A listening socket on the first of an endpoint's ports that is free.
+
+    Raises:
+        OSError: The address is not this machine's, or no port is free.
+    """
+    for port in endpoint.ports:
+        try:
+            return bind(endpoint.host, port)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES) or port == endpoint.ports[-1]:
+                raise
+    raise AssertionError("an endpoint has ports")
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Args:
-        host: Name or address to listen on; empty for all of this machine's.
+        host: Name or address to listen on; empty for all of this machine's, and ``::`` for those of IPv4 as well.
         port: 0 for any that is free.
 
     Raises:
@@ -88,6 +104,7 @@ def bind(host: str, port: int) -> socket.socket:
     """
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
-    listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    both = address[0] == "::" and socket.has_dualstack_ipv6()
+    listening = socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
     listening.setblocking(False)
     return listening

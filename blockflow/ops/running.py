@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 from blockflow.driving import run_in_processes
 from blockflow.monitor.progress import make_display
-from blockflow.net.addresses import own_address
+from blockflow.net.addresses import endpoint_of
 from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.result import result_of
-from blockflow.run import HOST_VARIABLE
 from blockflow.serial import run_serially
 from blockflow.state.scheduler import Scheduler
 
@@ -88,7 +87,7 @@ def running_in_workers(
     """
     plan = compile_plan([task])
     check_runnable(plan)
-    address = host or os.environ.get(HOST_VARIABLE) or (None if is_local(task.launchers) else own_address())
+    endpoint = endpoint_of(host, environment=os.environ, elsewhere=not is_local(task.launchers))
     stop = threading.Event()
     errors: list[BaseException] = []
 
@@ -96,7 +95,7 @@ def running_in_workers(
         try:
             with _ledger(run_dir, plan) as ledger:
                 display = make_display(progress=progress)
-                scheduler, _ = run_in_processes(plan, display, host=address, port=0, stop_event=stop, ledger=ledger)
+                scheduler, _ = run_in_processes(plan, display, endpoint=endpoint, stop_event=stop, ledger=ledger)
             ended.append(result_of(scheduler))
         except BaseException as error:
             errors.append(error)

@@ -173,3 +173,15 @@ def test_two_writers_of_one_run_do_not_share_a_draft(folder: Path) -> None:
     (folder / f".run.{os.getpid()}.draft").write_text("")
     with pytest.raises(FileExistsError):
         write_connection(folder, "run", ADDRESSES, "KEY")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_text_is_kept_for_this_process(folder: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
+    if not in_memory:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+    text = Path(write_connection(folder, "run", ADDRESSES, "KEY").path).read_text()
+    kept = read_connection(connection_file.keep_connection(text))
+    assert (kept.run, kept.addresses) == ("run", ADDRESSES)
+    assert Path(kept.path).read_text() == text
+    assert mode(kept.path) == 0o600

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blockflow.net import server as module
+from blockflow.net.addresses import Endpoint
 from blockflow.net.connection_file import private_directory, write_connection
-from blockflow.net.listen import bind
+from blockflow.net.listen import bind, bind_first
 from blockflow.net.server import Peer, WorkerServer
 from blockflow.net.tls import client_context, make_certificate, server_name
 from blockflow.wire.framing import FrameReader
@@ -238,6 +239,22 @@ def test_a_name_or_an_address_can_be_bound(host: str) -> None:
         socket.create_connection((host or "localhost", port), timeout=PATIENCE).close()
         with pytest.raises(OSError, match="in use"):
             bind(host, port)
+
+
+def test_the_first_port_that_is_free() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with bind_first(Endpoint("127.0.0.1", range(port, min(port + 100, 65536)))) as listening:
+            assert listening.getsockname()[1] > port
+        with pytest.raises(OSError, match="in use"):
+            bind_first(Endpoint("127.0.0.1", range(port, port + 1)))
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_all_addresses_are_those_of_both_kinds(host: str) -> None:
+    with bind("::", 0) as listening:
+        socket.create_connection((host, listening.getsockname()[1]), timeout=PATIENCE).close()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host.invalid"])

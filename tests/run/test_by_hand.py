@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 import blockflow
-from blockflow import Block, Roi, Task, cli, run_blockwise
+from blockflow import Block, Context, Roi, Task, cli, run_blockwise
 from tests.run.scene import wait_for
 
 if TYPE_CHECKING:
@@ -122,3 +122,136 @@ def test_ctrl_c_lets_them_finish_their_blocks(seen: Path, logs: Path) -> None:
         assert process.wait(20) == 0
     assert run.result
     assert len([file for file in seen.iterdir() if "-" in file.name]) == 100, "a block was run twice"
+
+
+# ------------------------------------------------------------------------------------------- without a shared directory
+
+CLIENT = """
+import os, pathlib, sys
+from blockflow import Client
+
+client = Client()
+assert client.worker_id is None
+with client.acquire_block() as block:
+    pathlib.Path(sys.argv[1], f"{block.index}-{os.getpid()}").touch()
+"""
+
+
+def invitation(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What `blockflow invite` prints."""
+    capsys.readouterr()
+    assert cli.main(["invite", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def invited(said: str, command: list[str], elsewhere: Path) -> subprocess.CompletedProcess[str]:
+    """A command in a shell that has got an invitation, in another directory."""
+    elsewhere.mkdir(exist_ok=True)
+    return subprocess.run(
+        ["bash", "-c", 'source /dev/stdin; exec "$@"', "x", *command],
+        input=said,
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(Path(blockflow.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+WORKER = [sys.executable, "-m", "blockflow", "worker"]
+
+
+def test_workers_join_with_nothing_but_an_invitation(
+    seen: Path, logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Run(seen) as run:
+        said = invitation(capsys, str(logs))
+        assert str(logs) not in said, "it names no file of the run"
+        done = invited(said, [*WORKER, "--count", "2", "--task", "work"], tmp_path / "elsewhere")
+        assert done.returncode == 0, done.stderr
+    assert run.result
+    assert len(workers(seen)) == 3
+    assert not list((tmp_path / "elsewhere").iterdir()), "something was written"
+
+
+def test_a_script_joins_with_an_invitation(
+    seen: Path, logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Run(seen) as run:
+        said = invitation(capsys, str(logs), "--script")
+        assert len(said) < 4000
+        done = invited(said, [sys.executable, "-c", CLIENT, str(seen)], tmp_path / "elsewhere")
+        assert done.returncode == 0, done.stderr
+        refused = invited(said, WORKER, tmp_path / "elsewhere")
+        assert "does not say what a worker has to do: it is for scripts" in refused.stderr
+    assert run.result
+    assert len(workers(seen)) == 2
+
+
+def test_an_invitation_to_a_run_that_is_over_says_that_nobody_answers(
+    seen: Path, logs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Run(seen, 2):
+        said = invitation(capsys, str(logs))
+        other = invited(said, [*WORKER, "--task", "other"], tmp_path / "elsewhere")
+        assert "this is an invitation to task 'work', not to 'other'" in other.stderr
+    done = invited(said, WORKER, tmp_path / "elsewhere")
+    assert done.returncode == cli.WRONG
+    assert "cannot be reached: 127.0.0.1:" in done.stderr
+    assert "PRIVATE" not in done.stdout + done.stderr
+    assert cli.main(["invite", str(logs)]) == cli.WRONG
+    assert "is over" in capsys.readouterr().err
+
+
+def test_a_worker_of_a_run_that_is_seen_needs_no_name_of_it(seen: Path, logs: Path) -> None:
+    """In an environment with a worker's usual context."""
+    with Run(seen) as run:
+        context = Context(task_id="work", connection=next(logs.glob(".runs/*.connection")))
+        done = invited(f"export DAISY_CONTEXT='{context.to_env()}'", WORKER, seen.parent / "elsewhere")
+        assert done.returncode == 0, done.stderr
+    assert run.result
+    assert len(workers(seen)) == 2
+
+
+def test_a_function_that_is_too_large_for_an_environment(
+    seen: Path, logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ballast = os.urandom(200_000)
+
+    def work(block: Block) -> None:
+        assert len(ballast) == 200_000
+        (seen / "begun").touch()
+        while not (seen / "go on").exists():
+            time.sleep(0.01)
+
+    roi = Roi((0,), (10,))
+    task = Task("work", roi, roi, roi, work)
+    run = threading.Thread(target=run_blockwise, args=[task], kwargs={"progress": False, "host": "127.0.0.1"})
+    run.start()
+    wait_for(lambda: (seen / "begun").exists())
+    assert cli.main(["invite", str(logs)]) == cli.WRONG
+    assert "its process function brings much data along" in capsys.readouterr().err
+    assert cli.main(["invite", str(logs), "--script"]) == 0
+    (seen / "go on").touch()
+    run.join(30)
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        (None, "name a run, or set DAISY_CONTEXT to what `blockflow invite` prints"),
+        ("", "name a run, or set DAISY_CONTEXT"),
+        ("{", "DAISY_CONTEXT is no context"),
+        ('{"task_id": "t"}', "does not say what a worker has to do"),
+        ('{"task_id": "t", "invitation": "x", "work": "no such thing"}', "DAISY_CONTEXT is damaged"),
+    ],
+)
+def test_invitations_that_are_none(
+    context: str | None, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DAISY_CONTEXT", raising=False)
+    if context is not None:
+        monkeypatch.setenv("DAISY_CONTEXT", context)
+    assert cli.main(["worker"]) == cli.WRONG
+    assert message in capsys.readouterr().err

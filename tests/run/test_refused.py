@@ -132,8 +132,10 @@ def test_servers_refuse_the_same(server: type[Server | SerialServer], empty: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"port": 70000}, "port must be a whole number from 0 to 65535, got 70000"),
-        ({"port": "80"}, "port must be a whole number from 0 to 65535, got '80'"),
+        ({"port": 70000}, "port must be a whole number from 0 to 65535 .*, got 70000"),
+        ({"port": "80-"}, "port must be a whole number from 0 to 65535 .*, got '80-'"),
+        ({"host": "node:80"}, "host must be a name or an address, without a port"),
+        ({"advertise": "a b"}, "advertise must be one address that workers see"),
         ({"port": 1.5}, "port must be"),
         ({"port": True}, "port must be"),
         ({"lease_seconds": 0}, "lease_seconds must be a number from 1 to 86400"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -64,6 +65,13 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     run.send_signal(signal.SIGTERM)
     run.communicate(timeout=20)
     assert run.returncode == 128 + signal.SIGTERM
+
+
+def test_no_port_that_is_free_is_an_error_before_anything_starts(logs: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RunError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .* or several of which"):
+            run_blockwise([line(lambda block: None)], port=f"{port}-{port}", progress=False)
 
 
 def test_an_address_of_another_machine_is_refused_before_anything_starts(logs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import blockflow
 from blockflow import Block, BlockStatus, Client, Context, RunResult
 from blockflow.logging import get_worker_log_basename, redirect_stdouterr, set_log_basedir
+from blockflow.net.connection_file import read_connection
 from tests.run.scene import run, task_of, wait_for
 
 
@@ -94,6 +96,24 @@ def test_a_context_can_be_handed_on_by_hand(folder: Path) -> None:
 
     assert run(task_of(work))
     assert calls(folder) == ALL
+
+
+def test_workers_find_their_run_under_what_it_advertises(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address refuses, and the second one is told with the port on which the run listens."""
+    monkeypatch.setenv("BLOCKFLOW_HOST", "0.0.0.0")
+    monkeypatch.setenv("BLOCKFLOW_PORT", "20000-30000")
+    monkeypatch.setenv("BLOCKFLOW_ADVERTISE", "127.0.0.1:1, localhost")
+
+    def work(block: Block) -> None:
+        first = read_connection(Context.from_env()["connection"])
+        (folder / repr(first.addresses)).touch()
+
+    assert run(task_of(work, 1))
+    (addresses,) = folder.iterdir()
+    refused, told = ast.literal_eval(addresses.name)
+    assert refused == ("127.0.0.1", 1)
+    assert told[0] == "localhost"
+    assert 20000 <= told[1] <= 30000
 
 
 def test_the_context_says_what_a_worker_needs(folder: Path, logs: Path) -> None:
