@@ -96,7 +96,7 @@ def run_in_processes(
         if listening is not None:
             listening.close()
         raise
-    with _ended_by_sigterm():
+    with ended_by_sigterm():
         _watch(plan, coordinator, actions, display, stop_event, drain=0.0 if ledger is None else DRAIN_SECONDS)
     if coordinator.error is not None:
         raise coordinator.error
@@ -145,7 +145,7 @@ def _coordinator(
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end this run in an orderly way, unless somebody else has something to do then.
 
     In a block of another run, this process is told to end as well, and nobody will wait for what runs in here.
