@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 BLOCKS = 20_000
+SPIN = np.ones((64, 64))
 HERE: dict[str, Any] = {"num_workers": 0, "progress": False}
 WORKERS: dict[str, Any] = {"num_workers": 2, "progress": False}
+EITHER: dict[str, Any] = {"progress": False}
 
 
 def mask_of(edge: int) -> Any:
@@ -43,6 +45,14 @@ def same(block: Any) -> Any:
     return block
 
 
+def busy(block: Any, seconds: float) -> Any:
+    """Keep a core busy for a time, without Python's lock, as numpy does."""
+    end = thread_time() + seconds
+    while thread_time() < end:
+        _ = SPIN @ SPIN
+    return block
+
+
 def engine() -> None:
     line = Roi((0,), (BLOCKS,))
     task = Task("engine", line, Roi((0,), (1,)), Roi((0,), (1,)), nothing, read_write_conflict=False)
@@ -55,7 +65,15 @@ def cases(edge: int) -> dict[str, Callable[[], Any]]:
     smooth = functools.partial(ndimage.gaussian_filter, sigma=2)
     line = np.zeros(BLOCKS, np.uint8)
     half = image[: edge // 2, : edge // 2, : edge // 2].copy()
-    return {
+    whole = np.zeros((64, 64, 64), np.uint8)
+    several = {
+        f"{1000 * seconds:g} ms of work in 64 blocks, {name}": functools.partial(
+            map_blocks, functools.partial(busy, seconds=seconds / 64), whole, grid=16, **where
+        )
+        for seconds in (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+        for name, where in (("here", HERE), ("as it likes", EITHER))
+    }
+    return several | {
         f"{BLOCKS} empty blocks, engine alone": engine,
         f"{BLOCKS} blocks of one voxel, map_blocks": lambda: map_blocks(same, line, out=line.copy(), grid=1, **HERE),
         f"gaussian {edge // 2}^3 in memory, here": lambda: map_blocks(smooth, half, grid=64, context=8, **HERE),

@@ -21,7 +21,7 @@ from blockflow.plan.launcher import has_local
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
     from types import FrameType
 
     from blockflow.coordinator import Coordinator
@@ -97,7 +97,7 @@ def run_in_processes(
         if listening is not None:
             listening.close()
         raise
-    with _ended_by_sigterm():
+    with ended_by_sigterm():
         _watch(plan, coordinator, actions, display, stop_event, drain=0.0 if ledger is None else DRAIN_SECONDS)
     if coordinator.error is not None:
         raise coordinator.error
@@ -157,7 +157,7 @@ def _coordinator(
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end this run in an orderly way, unless somebody else has something to do then.
 
     In a block of another run, this process is told to end as well, and nobody will wait for what runs in here.
@@ -268,23 +268,41 @@ def run_here(
         ledger: Where everything is recorded.
         resources: How much there is of what tasks require.
     """
-    from blockflow.serial import run_serially
+    scheduler = scheduler or scheduler_here(plan, ledger=ledger, resources=resources)
+    for _ in steps_here(scheduler, display, ledger):
+        pass
+    return scheduler
+
+
+def scheduler_here(
+    plan: Plan, *, ledger: RunLedger | None = None, resources: Mapping[str, int] | None = None
+) -> Scheduler:
+    """A scheduler for a run in this process, which knows what was done before."""
+    from blockflow.state.leases import LARGEST_LEASE
     from blockflow.state.scheduler import Scheduler
 
-    if ledger is not None:
-        scheduler = Scheduler(plan, epoch=ledger.epoch, recording=True, resources=resources)
-        ledger.restore(scheduler, time.monotonic())
-    scheduler = scheduler or Scheduler(plan, resources=resources)
+    if ledger is None:
+        return Scheduler(plan, largest_lease=LARGEST_LEASE, resources=resources)
+    scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE, epoch=ledger.epoch, recording=True, resources=resources)
+    ledger.restore(scheduler, time.monotonic())
+    return scheduler
+
+
+def steps_here(scheduler: Scheduler, display: Display, ledger: RunLedger | None = None) -> Generator[None]:
+    """Run everything in this process; an iterator that stops for a moment after each block, and can be closed."""
+    from blockflow.serial import run_serially
+
     next_look = 0.0
     try:
-        for _ in run_serially(scheduler, ledger):
-            now = time.monotonic()
-            if now >= next_look:
-                display.update(scheduler.task_states, now)
-                next_look = now + _LOOK_SECONDS
+        with contextlib.closing(run_serially(scheduler, ledger)) as steps:
+            for _ in steps:
+                now = time.monotonic()
+                if now >= next_look:
+                    display.update(scheduler.task_states, now)
+                    next_look = now + _LOOK_SECONDS
+                yield
     finally:
         display.close(scheduler.task_states, time.monotonic())
-    return scheduler
 
 
 def _private_directory() -> Path:

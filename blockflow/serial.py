@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from blockflow.errors import PlanError
-from blockflow.plan.block import BlockStatus
+from blockflow.plan.block import Block, BlockStatus
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from blockflow.ledger.run_ledger import RunLedger
-    from blockflow.plan.block import Block
     from blockflow.plan.plan import Plan, TaskPlan
     from blockflow.plan.task import Task
     from blockflow.state.scheduler import Scheduler
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 DIARY_SECONDS = 0.05
 """How often blocks are recorded that nothing waits for."""
+
+REPORT_SECONDS = 0.05
+"""How often blocks of one lease are reported: a lease is made to last as long."""
 
 
 def check_serial(plan: Plan) -> None:
@@ -44,7 +46,7 @@ def check_serial(plan: Plan) -> None:
             )
 
 
-def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Iterator[None]:
+def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Generator[None]:
     """Run all blocks in this process; an iterator that stops for a moment after each block.
 
     Args:
@@ -81,9 +83,13 @@ def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Itera
                 todo += scheduler.handle(structs.replace(checked, seconds=now - began), now)
             elif isinstance(instruction, ev.GrantLease):
                 diary.write(plan.tasks[instruction.task])
-                for done in _process(plan, functions[instruction.task], instruction):
-                    todo += scheduler.handle(done, time.monotonic())
-                yield
+                lease = _Lease(scheduler, functions[instruction.task], instruction, todo)
+                try:
+                    while lease.run_next():
+                        yield
+                finally:
+                    lease.report()  # what was done before somebody had enough, or a function raised
+                todo += scheduler.handle(ev.BlocksAsked(worker=instruction.worker), time.monotonic())
     finally:
         diary.close()
     for function in functions:
@@ -135,17 +141,52 @@ class _Function:
             self._task.teardown(self._states.pop())
 
 
-def _process(plan: Plan, function: _Function, granted: ev.GrantLease) -> Iterator[ev.Event]:
-    """Run a lease of one block, report it, and ask for the next one."""
-    planned = plan.tasks[granted.task]
-    (index,) = granted.indices.tolist()
-    block = planned.block(index, granted.attempt)
-    block.status = BlockStatus.PROCESSING
-    began = time.monotonic()
-    function(block)
-    seconds = time.monotonic() - began
-    failures: tuple[ev.BlockFailure, ...] = ()
-    if block.status is BlockStatus.FAILED:
-        failures = (ev.BlockFailure(index=index, error="block.status was set to FAILED"),)
-    yield ev.BlocksReported(worker=granted.worker, lease=granted.lease, upto=1, seconds=seconds, failures=failures)
-    yield ev.BlocksAsked(worker=granted.worker)
+class _Lease:
+    """Runs the blocks of a lease, and reports them: all at once, or often enough for those that wait for them."""
+
+    def __init__(
+        self, scheduler: Scheduler, function: _Function, granted: ev.GrantLease, todo: deque[ev.Instruction]
+    ) -> None:
+        self._scheduler = scheduler
+        self._task = scheduler.plan.tasks[granted.task]
+        self._function = function
+        self._granted = granted
+        self._todo = todo
+        self._indices = granted.indices.tolist()
+        self._done = self._reported = 0
+        self._seconds = 0.0
+        self._last_report = time.monotonic()
+        self._failures: tuple[ev.BlockFailure, ...] = ()
+
+    def run_next(self) -> bool:
+        """Run the next block; false if there is none."""
+        if self._done == len(self._indices):
+            return False
+        index = self._indices[self._done]
+        block = self._task.block(index, self._granted.attempt + self._done)
+        block.status = BlockStatus.PROCESSING
+        began = time.monotonic()
+        self._function(block)
+        now = time.monotonic()
+        self._seconds += now - began
+        self._done += 1
+        if block.status is BlockStatus.FAILED:
+            self._failures = (ev.BlockFailure(index=index, error="block.status was set to FAILED"),)
+        if self._failures or now - self._last_report > REPORT_SECONDS:
+            self.report()
+        return True
+
+    def report(self) -> None:
+        """Report what was done since the last time, if anything was."""
+        if self._done == self._reported:
+            return
+        report = ev.BlocksReported(
+            worker=self._granted.worker,
+            lease=self._granted.lease,
+            upto=self._done,
+            seconds=self._seconds,
+            failures=self._failures,
+        )
+        self._reported, self._seconds, self._failures = self._done, 0.0, ()
+        self._last_report = time.monotonic()
+        self._todo += self._scheduler.handle(report, self._last_report)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from blockflow.errors import GeometryError, PlanError, ValueLossError
+from blockflow.errors import BlockError, GeometryError, PlanError, ValueLossError
 from blockflow.ops.results import RESULT, ResultWriter
 from blockflow.ops.voxels import Reader, Writer
+from blockflow.plan.block import BlockStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from blockflow.plan.block import Block
     from blockflow.plan.grid import Grid
 
-__all__ = ["Call", "Job", "OpenJob", "do_block", "open_job"]
+__all__ = ["Call", "Job", "OpenJob", "close_job", "do_block", "do_block_at_once", "open_job"]
 
 Call: TypeAlias = Literal["array", "block"]
 
@@ -142,6 +143,13 @@ def do_block(block: Block, opened: OpenJob) -> None:
             assert block.index is not None
             opened.results.keep_failure(block.index, block.attempt, error)
         raise
+
+
+def do_block_at_once(block: Block, opened: OpenJob) -> None:
+    """Do one block of an open job, or raise, whichever way the function says that it failed."""
+    do_block(block, opened)
+    if block.status is BlockStatus.FAILED:
+        raise BlockError("block.status was set to FAILED")
 
 
 def close_job(opened: OpenJob) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from blockflow.arrays.shared import SharedArray
+from blockflow.driving import ended_by_sigterm
+from blockflow.ops.beginning import Beginning
 from blockflow.ops.request import MapOptions, MapRequest
 from blockflow.ops.running import running_here, running_in_workers
 from blockflow.ops.work import work_of
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from blockflow.ops.block_job import Call
     from blockflow.ops.map_plan import MapPlan
     from blockflow.ops.voxels import Casting
+    from blockflow.ops.work import Work
     from blockflow.plan.alignment import SharedChunks
     from blockflow.plan.block import Block
     from blockflow.plan.grid import Grid
@@ -98,11 +101,13 @@ def map_blocks(
             :func:`numpy.can_cast`; ``"unsafe"`` takes anything.
         collect: Return a list of what the function returned for each block, in the order of the grid, None for blocks
             that `mask` left out. With `out`, of what it returned after the results for the outputs.
-        setup: Called once in each process; the function gets what it returns as its last argument.
+        setup: Called once in each worker process (or in this one, for ``num_workers=0``); the function gets what it
+            returns as its last argument.
         teardown: Called with that in the end.
         mask: See :class:`~blockflow.Task`.
-        num_workers: Worker processes; as many as there are processors if not given. 0 for this process: for short
-            work, and to find mistakes.
+        num_workers: Worker processes; 0 for this process, to find mistakes. If not given, the map begins in this
+            process, and goes on in as many workers as there are processors if they save more time than it takes to
+            start them.
         launcher: Where workers are: see :class:`~blockflow.Task`. If they are on other machines, arrays have to be
             files, and `run_dir` has to be a directory that those machines see.
         host: See :func:`~blockflow.run_blockwise`.
@@ -149,16 +154,19 @@ def map_blocks(
     )
     plan = request.plan()
     with work_of(request, plan) as work:
-        result = run_blockwise(
-            work.task,
-            request.workers > 0,
-            progress=progress,
-            summary=False,
-            host=host,
-            run_dir=run_dir,
-            retry_failed=run_dir is not None,
-        )
-        work.check(result)
+        if request.begins_here:
+            _run_from_here(request, work)
+        else:
+            result = run_blockwise(
+                work.elsewhere() if request.workers else work.here(),
+                request.workers > 0,
+                progress=progress,
+                summary=False,
+                host=host,
+                run_dir=run_dir,
+                retry_failed=run_dir is not None,
+            )
+            work.check(result)
         if collect:
             return work.collected()
     if not request.outputs:
@@ -199,15 +207,28 @@ def iter_blocks(
     return _iterate(request, request.plan(), ordered=ordered)
 
 
+def _run_from_here(request: MapRequest, work: Work) -> None:
+    """Begin in this process, and go on in workers if they pay."""
+    beginning = Beginning(work, request.workers, progress=request.progress)
+    with ended_by_sigterm(), closing(beginning.steps()) as steps:
+        for _ in steps:
+            pass
+    for result in beginning.results:
+        work.check(result)
+
+
 def _iterate(request: MapRequest, plan: MapPlan, *, ordered: bool) -> Iterator[tuple[Block, Any]]:
     with work_of(request, plan) as work:
-        ended: list[RunResult] = []
-        if request.workers:
+        results: list[RunResult] = []
+        if request.begins_here:
+            beginning = Beginning(work, request.workers, progress=request.progress)
+            run, results = beginning.steps(), beginning.results
+        elif request.workers:
             run = running_in_workers(
-                work.task, request.run_dir, progress=request.progress, host=request.host, ended=ended
+                work.elsewhere(), request.run_dir, progress=request.progress, host=request.host, ended=results
             )
         else:
-            run = running_here(work.task, request.run_dir, progress=request.progress)
+            run = running_here(work.here(), request.run_dir, progress=request.progress)
         following = 0
         with closing(run):
             for _ in run:
@@ -215,7 +236,7 @@ def _iterate(request: MapRequest, plan: MapPlan, *, ordered: bool) -> Iterator[t
                 while (index := following if ordered else next(iter(work.kept), -1)) in work.kept:
                     following += 1
                     yield work.block(index), work.result(index)
-        for result in ended:
+        for result in results:
             work.check(result)
         for index in sorted(work.kept):  # behind blocks that the mask left out
             yield work.block(index), work.result(index)

@@ -122,6 +122,15 @@ class MapRequest:
         return _processors() if self.num_workers is None else int(self.num_workers)
 
     @property
+    def begins_here(self) -> bool:
+        """Whether the first blocks may be done in this process, until it is known that workers pay.
+
+        Not if anything is asked for that only processes of their own can do, or that is of use in long runs only.
+        """
+        asked = (self.num_workers, self.launcher, self.host, self.timeout, self.setup, self.mask, self.run_dir)
+        return all(each is None for each in asked) and self.shared_chunks == "refuse"
+
+    @property
     def remote(self) -> bool:
         """Whether workers may be on other machines."""
         return not is_local(launchers_of(self.launcher, "launcher"))

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from blockflow.driving import run_in_processes
+from blockflow.driving import run_in_processes, scheduler_here, steps_here
 from blockflow.monitor.progress import make_display
 from blockflow.net.addresses import endpoint_of
 from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.result import result_of
-from blockflow.serial import run_serially
-from blockflow.state.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -50,18 +47,7 @@ def running_here(task: Task, run_dir: str | os.PathLike[str] | None, *, progress
     plan = compile_plan([task])
     check_runnable(plan)
     with _ledger(run_dir, plan) as ledger:
-        if ledger is None:
-            scheduler = Scheduler(plan)
-        else:
-            scheduler = Scheduler(plan, epoch=ledger.epoch, recording=True)
-            ledger.restore(scheduler, time.monotonic())
-        display = make_display(progress=progress)
-        try:
-            for _ in run_serially(scheduler, ledger):
-                display.update(scheduler.task_states, time.monotonic())
-                yield
-        finally:
-            display.close(scheduler.task_states, time.monotonic())
+        yield from steps_here(scheduler_here(plan, ledger=ledger), make_display(progress=progress), ledger)
     yield
 
 

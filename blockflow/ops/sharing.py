@@ -6,6 +6,7 @@ written, the shared memory is copied back when the run has ended, however it end
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,32 @@ from blockflow.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["in_memory", "same_voxels", "shared_sink", "shared_source", "with_data"]
+__all__ = ["Movable", "check_shareable", "in_memory", "same_voxels", "shared_sink", "shared_source", "with_data"]
+
+
+def check_shareable(array: Array, written_as: str | None = None) -> None:
+    """Refuse what other processes could not open, or of which nobody can tell whether it would see what they write.
+
+    Args:
+        array: What is read or written.
+        written_as: The argument that is to be written, for messages; None for what is read.
+
+    Raises:
+        ArrayError: No other process can open it.
+        PlanError: Nobody can tell.
+    """
+    base = _base(array.data)
+    if in_memory(base) or (written_as and isinstance(base, SharedArray | np.ndarray)):
+        return
+    if written_as is None:
+        portable(base)
+        return
+    is_hdf5 = type(base).__module__.startswith("h5py.")  # a file that is written belongs to one process
+    if is_hdf5 or not isinstance(portable(base), ZarrHandle):
+        raise PlanError(
+            f"{written_as} must be an ndarray, memmap, SharedArray or zarr array to be written by other processes, got "
+            f"{type(base).__module__}.{type(base).__name__}; use num_workers=0"
+        )
 
 
 @contextmanager
@@ -34,8 +60,8 @@ def shared_source(array: Array) -> Iterator[Array]:
     ...     type(array.data).__name__
     'SharedArray'
     """
+    check_shareable(array)  # now, rather than while it is sent
     if not in_memory(array.data):
-        portable(_base(array.data))  # complains now, rather than while it is sent
         yield array
         return
     with SharedArray.from_array(_as_ndarray(array.data)) as memory:
@@ -60,12 +86,12 @@ def shared_sink(array: Array, what: str) -> Iterator[Array]:
     array([0., 5., 0.])
     """
     base = _base(array.data)
+    if isinstance(base, Movable):
+        with base.moved() as memory:
+            yield with_data(array, memory)
+        return
+    check_shareable(array, what)
     if not in_memory(base):
-        if not isinstance(base, SharedArray | np.ndarray) and not isinstance(portable(base), ZarrHandle):
-            raise PlanError(
-                f"{what} must be an ndarray, memmap, SharedArray or zarr array to be written by other processes, got "
-                f"{type(base).__module__}.{type(base).__name__}; use num_workers=0"
-            )
         yield array
         return
     with SharedArray.from_array(_as_ndarray(array.data)) as memory:
@@ -73,6 +99,48 @@ def shared_sink(array: Array, what: str) -> Iterator[Array]:
             yield with_data(array, memory)
         finally:
             array.data[...] = memory.view(read_only=True)
+
+
+class Movable:
+    """An array in memory that this process writes, and that moves to shared memory when others begin to write too.
+
+    >>> line = np.zeros(3)
+    >>> sink = Movable(line)
+    >>> sink[0] = 1
+    >>> with sink.moved() as memory:
+    ...     sink[1], memory[2] = 2, 3
+    >>> line
+    array([1., 2., 3.])
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._lock = threading.Lock()
+        """Held while somebody writes, or the array moves."""
+        self.shape: tuple[int, ...] = data.shape
+        self.dtype: np.dtype[Any] = data.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._data[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        with self._lock:
+            self._data[key] = value
+
+    @contextmanager
+    def moved(self) -> Iterator[SharedArray]:
+        """Have it in shared memory for as long as the context."""
+        data = self._data
+        with self._lock:
+            memory = SharedArray.from_array(_as_ndarray(data))
+            self._data = memory
+        with memory:
+            try:
+                yield memory
+            finally:
+                with self._lock:
+                    data[...] = memory.view(read_only=True)
+                    self._data = data
 
 
 def with_data(array: Array, data: Any) -> Array:

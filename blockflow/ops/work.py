@@ -1,54 +1,153 @@
 """Work of a map: its task, and the way back of results and exceptions.
 
 Arrays in memory are put into shared memory for worker processes, and what they keep goes into a private folder; both
-last as long as the context of :func:`work_of`.
+last as long as the context of :func:`work_of`. Work may begin in this process, and go on in workers: the arrays are
+shared only then.
 """
 
 from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import PlanError, RunError
+from blockflow.launch.payload import pack_functions
 from blockflow.logging import get_log_basedir
-from blockflow.ops.block_job import Job, close_job, do_block, open_job
+from blockflow.ops.block_job import Job, close_job, do_block, do_block_at_once, open_job
 from blockflow.ops.failures import raise_failure
-from blockflow.ops.results import FAILURE, ResultFolder
-from blockflow.ops.sharing import in_memory, same_voxels, shared_sink, shared_source, with_data
+from blockflow.ops.results import FAILURE, Record, ResultFolder
+from blockflow.ops.sharing import (
+    Movable,
+    check_shareable,
+    in_memory,
+    same_voxels,
+    shared_sink,
+    shared_source,
+    with_data,
+)
 from blockflow.plan.block import Block
 from blockflow.plan.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from blockflow.arrays.array import Array
+    from blockflow.ops.block_job import OpenJob
     from blockflow.ops.map_plan import MapPlan
     from blockflow.ops.request import MapRequest
-    from blockflow.ops.results import Record
     from blockflow.result import RunResult
 
 __all__ = ["Work", "work_of"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A task, and where its results are."""
+    """The tasks of a map, and where their results are; made by :func:`work_of`.
 
-    task: Task
-    kept: dict[int, Any]
-    """By index of the block: a result of this process, or the record of one of a worker."""
-    folder: ResultFolder | None
-    logs: Path | None
-    """Where the output of workers is kept."""
-    seen: set[int] = field(default_factory=set)
-    """Blocks whose results have come; one that ran twice has two."""
-    failures: dict[int, Record] = field(default_factory=dict)
-    """The last exception of each block that raised one in this run."""
+    Args:
+        request: What was asked for.
+        plan: Its arrays and blocks.
+        stack: Gives back, in the end, what workers need.
+    """
+
+    def __init__(self, request: MapRequest, plan: MapPlan, stack: ExitStack) -> None:
+        self._request = request
+        self._plan = plan
+        self._stack = stack
+        self._sources = tuple(_apart(source, plan.sinks) for source in plan.sources)
+        self._sinks = plan.sinks
+        path = _result_folder(request, plan)
+        self.size = plan.grid.size
+        """Number of blocks."""
+        self.kept: dict[int, Any] = {}
+        """By index of the block: a result of this process, or the record of one of a worker."""
+        self.folder = None if path is None else ResultFolder(path)
+        """Where workers keep results."""
+        self.seen: set[int] = set()
+        """Blocks whose results have come from workers; one that ran twice has two."""
+        self.failures: dict[int, Record] = {}
+        """The last exception of each block that raised one in a worker in this run."""
+
+    def here(self, *, may_move: bool = False) -> Task:
+        """The task for this process.
+
+        Args:
+            may_move: Workers may go on with it, see :meth:`elsewhere`.
+        """
+        if may_move:
+            self._sinks = tuple(
+                with_data(sink, Movable(sink.data)) if in_memory(sink.data) else sink for sink in self._sinks
+            )
+        folder = None if self.folder is None else self.folder.folder
+        setup = partial(open_job, self._job(self._sources, self._sinks, folder), None if folder else self.kept)
+        return self._task(do_block_at_once if may_move else do_block, setup)
+
+    def check_sendable(self) -> None:
+        """Refuse what workers could not be sent, before it is known whether they will be needed.
+
+        Raises:
+            NotShippableError: The function refers to something that exists in this process only.
+            ArrayError: An array can be opened in this process only.
+            PlanError: The same, of an output.
+        """
+        request = self._request
+        for source in self._sources:
+            check_shareable(source)
+        for sink in self._sinks:
+            check_shareable(sink, "out")
+        pack_functions(Task(request.name, grid=self._plan.grid, process_function=do_block, setup=request.function))
+
+    def elsewhere(self) -> Task:
+        """The task for workers; from now on, this process writes where they do."""
+        if self._request.remote:
+            _check_files([*self._sources, *self._sinks])
+        enter = self._stack.enter_context
+        sources = tuple(enter(shared_source(source)) for source in self._sources)
+        sinks = tuple(enter(shared_sink(sink, "out")) for sink in self._sinks)
+        if self.folder is None:
+            self.folder = ResultFolder(Path(enter(tempfile.TemporaryDirectory(prefix="blockflow-"))))
+        return self._task(do_block, partial(open_job, self._job(sources, sinks, self.folder.folder)))
+
+    def _job(self, sources: tuple[Array, ...], sinks: tuple[Array, ...], folder: Path | None) -> Job:
+        request, plan = self._request, self._plan
+        return Job(
+            function=request.function,
+            call=request.call,
+            sources=sources,
+            sinks=sinks,
+            grid=plan.grid,
+            bounds=plan.bounds,
+            pads=plan.pads,
+            casting=request.casting,
+            collect=request.collect,
+            folder=folder,
+            setup=request.setup,
+            teardown=request.teardown,
+        )
+
+    def _task(self, function: Callable[..., None], setup: Callable[[], OpenJob]) -> Task:
+        self.look()
+        self.failures.clear()  # they are of an earlier run in the same directory
+        request, plan = self._request, self._plan
+        return Task(
+            request.name,
+            grid=plan.grid,
+            process_function=function,
+            setup=setup,
+            teardown=close_job,
+            read_write_conflict=False,
+            num_workers=max(1, min(request.workers, self.size)),
+            launcher=request.launcher,
+            max_retries=request.max_retries,
+            timeout=request.timeout,
+            mask=request.mask,
+            inputs=plan.sources,
+            outputs=plan.sinks if request.workers else (),  # one after the other, blocks may share what they like
+            shared_chunks=request.shared_chunks,
+        )
 
     def look(self) -> None:
         """Find out which results have come since the last call."""
@@ -64,7 +163,7 @@ class Work:
     def result(self, index: int) -> Any:
         """What the function returned for a block; None if the mask left it out."""
         kept = self.kept.pop(index, None)
-        return kept if self.folder is None or kept is None else kept.load()
+        return kept.load() if isinstance(kept, Record) else kept
 
     def collected(self) -> list[Any]:
         """The results of all blocks.
@@ -72,72 +171,30 @@ class Work:
         Raises:
             RunError: A block was done without a result being kept.
         """
-        size = self.task.grid.size
-        lost = [index for index in range(size) if index not in self.kept] if self.task.mask is None else []
+        lost = [index for index in range(self.size) if index not in self.kept] if self._request.mask is None else []
         if lost:
             raise RunError(f"no result of block {lost[0]} and {len(lost) - 1} more is kept: run_dir is of another call")
-        return [self.result(index) for index in range(size)]
+        return [self.result(index) for index in range(self.size)]
 
     def block(self, index: int) -> Block:
         """The block with an index."""
-        return Block.of_grid(self.task.grid, index, total=self.task.total_box, task_id=self.task.task_id)
+        grid = self._plan.grid
+        return Block.of_grid(grid, index, total=grid.total, task_id=self._request.name)
 
     def check(self, result: RunResult) -> None:
         """Raise what made blocks fail."""
         if self.folder is not None:
             self.look()
-            raise_failure(result, self.task.task_id, self.failures, self.logs)
+            directory = self._request.run_dir
+            logs = get_log_basedir() if directory is None else Path(directory) / "logs"
+            raise_failure(result, self._request.name, self.failures, logs)
 
 
 @contextmanager
 def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
-    """Everything that a run needs, for as long as the context."""
-    kept: dict[int, Any] = {}
-    sources, sinks = tuple(_apart(source, plan.sinks) for source in plan.sources), plan.sinks
+    """The work of a map, with everything that its runs need, for as long as the context."""
     with ExitStack() as stack:
-        folder = _result_folder(request, plan)
-        if request.remote:
-            _check_files([*sources, *sinks])
-        if request.workers:
-            sources = tuple(stack.enter_context(shared_source(source)) for source in sources)
-            sinks = tuple(stack.enter_context(shared_sink(sink, "out")) for sink in sinks)
-            if folder is None:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blockflow-")))
-        job = Job(
-            function=request.function,
-            call=request.call,
-            sources=sources,
-            sinks=sinks,
-            grid=plan.grid,
-            bounds=plan.bounds,
-            pads=plan.pads,
-            casting=request.casting,
-            collect=request.collect,
-            folder=folder,
-            setup=request.setup,
-            teardown=request.teardown,
-        )
-        task = Task(
-            request.name,
-            grid=plan.grid,
-            process_function=do_block,
-            setup=partial(open_job, job, None if folder else kept),
-            teardown=close_job,
-            read_write_conflict=False,
-            num_workers=max(1, min(request.workers, plan.grid.size)),
-            launcher=request.launcher,
-            max_retries=request.max_retries,
-            timeout=request.timeout,
-            mask=request.mask,
-            inputs=sources,
-            outputs=sinks if request.workers else (),  # one after the other, blocks may share what they like
-            shared_chunks=request.shared_chunks,
-        )
-        logs = get_log_basedir() if request.run_dir is None else Path(request.run_dir) / "logs"
-        work = Work(task=task, kept=kept, folder=None if folder is None else ResultFolder(folder), logs=logs)
-        work.look()
-        work.failures.clear()  # they are of an earlier run in the same directory
-        yield work
+        yield Work(request, plan, stack)
 
 
 def _apart(source: Array, sinks: tuple[Array, ...]) -> Array:
