@@ -57,6 +57,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.delattr(os, "memfd_create")
     elif not sys.platform.startswith("linux"):
         pytest.skip("anonymous memory needs Linux")
+    gc.collect()  # what earlier tests have left must not be counted, and go meanwhile
     before = _descriptors()
     yield tmp_path
     gc.collect()
