@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import sys
 import tempfile
@@ -48,6 +49,7 @@ def test_a_descriptor_reused_while_attaching_is_noticed(monkeypatch: pytest.Monk
     home, descriptor = new_memory(10)
     other, wrong = new_memory(10)
     opened = os.open
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "open", lambda _, flags: opened(f"/proc/self/fd/{wrong}", flags))
     with pytest.raises(FileNotFoundError, match="reused"):
@@ -64,6 +66,7 @@ def test_without_anonymous_memory_it_is_a_file(missing: str, folder: Path, monke
         raise OSError(errno.EACCES, "forbidden")
 
     monkeypatch.setattr(os, "memfd_create" if missing == "memfd_create" else "readlink", forbidden)
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     home, descriptor = new_memory(10)
     assert isinstance(home, LockedFile)
