@@ -6,13 +6,14 @@ The tasks are compiled and checked, what cannot be right is refused before anyth
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from blockflow.driving import run_here, run_in_processes
+from blockflow.driving import listen_at, run_here, run_in_processes
 from blockflow.errors import PlanError
 from blockflow.logging import get_log_basedir
 from blockflow.monitor.progress import make_display
@@ -126,12 +127,17 @@ def run_blockwise(
     check_resources([task.task for task in plan.tasks], amounts)
     warn_of_dropped_voxels(plan, stacklevel=3)
     began = time.monotonic()
-    ledger = functions = None
+    address = _address(plan, host, port) if multiprocessing else None
+    ledger = functions = listening = None
     if run_dir is not None:
         functions = _checked_functions(plan, multiprocessing=multiprocessing)
-        ledger = _open_ledger(
-            run_dir, plan, reset=reset, retry_failed=retry_failed, accept_change=accept_change, take_over=take_over
-        )
+        with contextlib.ExitStack() as if_refused:
+            if address is not None:
+                listening = if_refused.enter_context(listen_at(address, port))
+            ledger = _open_ledger(
+                run_dir, plan, reset=reset, retry_failed=retry_failed, accept_change=accept_change, take_over=take_over
+            )
+            if_refused.pop_all()
     elif reset or retry_failed or accept_change or take_over:
         raise PlanError("reset, retry_failed, accept_change and take_over say what to do with a run_dir; there is none")
     display = make_display(progress=progress)
@@ -140,7 +146,6 @@ def run_blockwise(
             for line in ledger.account(plan):
                 display.write(line)
         if multiprocessing:
-            address = host or os.environ.get(HOST_VARIABLE) or _own_address(plan) or ("127.0.0.1" if port else None)
             scheduler, _ = run_in_processes(
                 plan,
                 display,
@@ -150,6 +155,7 @@ def run_blockwise(
                 ledger=ledger,
                 resources=amounts,
                 functions=functions,
+                listening=listening,
             )
         else:
             scheduler = run_here(plan, display, ledger=ledger, resources=amounts)
@@ -203,6 +209,11 @@ def _account(scheduler: Scheduler, display: Display, seconds: float, logs: Path 
     if summary:
         display.write(account(result, seconds, None if logs is None else str(logs)))
     return result
+
+
+def _address(plan: Plan, host: str | None, port: int) -> str | None:
+    """Where to listen; None if all workers are on this machine, and nobody else is to come."""
+    return host or os.environ.get(HOST_VARIABLE) or _own_address(plan) or ("127.0.0.1" if port else None)
 
 
 def _own_address(plan: Plan) -> str | None:
