@@ -216,9 +216,7 @@ class Driver:
         connection.down.end(lose=False)
         line = self._switchboard.line(connection.number)
         self._judge.note("driver loses", connection.number)
-        self._carry_out(
-            self._switchboard.disconnected(connection.number, self.now(), broken=connection.broken)
-        )
+        self._carry_out(self._switchboard.disconnected(connection.number, self.now(), broken=connection.broken))
         if line is None or line.worker is None or line.said_goodbye or line.host != self.place:
             return
         worker, pid, until = line.worker, line.pid, self.now() + DEATH_SECONDS

@@ -272,11 +272,10 @@ class Link:
         due = self._next_heartbeat if self.line is not None else self._looked + self.session.heartbeat_seconds
         deadline = self.session.deadline
         if self.session.holds and deadline is not None:
-            soon = deadline > self._looked
-            due = min(
-                due,
-                deadline + self._cluster.spread(_LATE_SECONDS) if soon else self._turn_after(self._looked, _LOOK_SECONDS),
-            )
+            if deadline > self._looked:
+                due = min(due, deadline + self._cluster.spread(_LATE_SECONDS))
+            else:
+                due = min(due, self._turn_after(self._looked, _LOOK_SECONDS))
         timeout = self._timeout
         if timeout is not None and self.current is not None:
             due = min(due, self._turn_after(self.current[1] + timeout, max(0.01, min(timeout / 10, _LOOK_SECONDS))))

@@ -25,7 +25,7 @@ Key = tuple[int, int]
 EVER = 10**9
 
 _PACES = ((0.001, 0.02), (0.01, 0.2), (0.5, 5.0), None)
-"""Least and greatest seconds of a block: many in a lease, a few, or one; None for a sixth of a lease to more than one."""
+"""Least and greatest seconds of a block: many in a lease, a few, or one; None for lengths of leases."""
 
 
 _FEW_TASKS = 3
