@@ -133,7 +133,8 @@ class Worker:
             self._leaving = True
         else:
             self.link.end_under_way("preempted", blames=False)
-            self._end_soon(0, "aborted", RUN_SECONDS)
+            assert self.link.session.deadline is not None
+            self._end_soon(0, "aborted", min(RUN_SECONDS, self.link.session.deadline - self.now()))
 
     def abandon(self, outcome: str) -> None:
         """The block under way is not worked on any more."""
