@@ -572,3 +572,17 @@ def looks_at_timeouts_before_leases(patch: pytest.MonkeyPatch) -> None:
         return watch(link, now)
 
     patch.setattr(Link, "watch", hasty)
+
+
+def goes_on_with_workers_whose_leases_have_run_out(patch: pytest.MonkeyPatch) -> None:
+    def ticked(scheduler: Scheduler, now: float) -> list[ev.Instruction]:
+        done: list[ev.Instruction] = []
+        for worker in scheduler._leases.expired(now):
+            done += scheduler._lose(worker, now, suspicious=True)
+            if not scheduler._workers[worker].connected:
+                scheduler._arrivals.gone(worker)
+        scheduler._arrivals.passed(now)
+        scheduler._touched.update(scheduler._handout.to_look_at(now))
+        return done + scheduler._handout.recalls(now)
+
+    patch.setattr(Scheduler, "_ticked", ticked)

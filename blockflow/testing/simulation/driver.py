@@ -21,7 +21,7 @@ from blockflow.ledger.run_ledger import RunLedger
 from blockflow.ledger.store import open_store
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
-from blockflow.switchboard import Close, Send, Switchboard
+from blockflow.switchboard import SILENT, Close, Send, Switchboard
 from blockflow.testing.simulation.disk import Died
 from blockflow.testing.simulation.judge import BrokenPromise
 from blockflow.testing.simulation.recorder import Recorder
@@ -256,7 +256,7 @@ class Driver:
                     self._cluster.maybe_die()
                     self._send(action)
                 case Close():
-                    if action.reason and "without having joined" not in action.reason:
+                    if action.reason and action.reason != SILENT and "without having joined" not in action.reason:
                         raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
                     self._close(action.connection)
                 case ev.StartProcess():

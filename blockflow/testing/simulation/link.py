@@ -258,6 +258,8 @@ class Link:
     def look(self) -> None:
         """One turn of the second thread."""
         now = self._looked = self._worker.now()
+        if not self.watch(now):  # first: an answer that comes too late must not revive what is not ours any more
+            return
         self._receive()
         if self.line is not None and now >= self._next_heartbeat:
             self.session.heartbeat(now)
