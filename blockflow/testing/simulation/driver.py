@@ -256,8 +256,8 @@ class Driver:
                     self._cluster.maybe_die()
                     self._send(action)
                 case Close():
-                    if action.reason and action.reason != SILENT and "without having joined" not in action.reason:
-                        raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
+                    if action.reason not in ("", SILENT):
+                        self._judge_turning_away(action)
                     self._close(action.connection)
                 case ev.StartProcess():
                     self.later(action.delay, lambda start=action: self._start(start))  # type: ignore[misc]
@@ -282,6 +282,12 @@ class Driver:
             ghost = self.scheduler.ghosts.pop(action.message.lease, None)
         connection.labels.append(ghost)
         connection.down.send(frame(encode(action.message)))
+
+    def _judge_turning_away(self, action: Close) -> None:
+        """What a process has said before it died may come after the news of its death; it is not understood then."""
+        connection = self._connections.get(action.connection)
+        if connection is not None and connection.worker.alive:
+            raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
 
     def _close(self, number: int) -> None:
         connection = self._connections.get(number)
