@@ -66,6 +66,7 @@ class Driver:
         self._connections: dict[int, Connection] = {}
         self._frames: dict[int, FrameReader] = {}
         self._stalled = False
+        self._works_since = float("inf")
         self._waiting: list[Callable[[], None]] = []
         """What came while the driver stood still."""
         self._tick_at = float("inf")
@@ -98,6 +99,11 @@ class Driver:
 
     # -------------------------------------------------------------------------------------------- what strikes it
 
+    @property
+    def works_since(self) -> float:
+        """Since when it is at work without a break; infinity if it is not."""
+        return self._works_since if self.alive and not self._stalled else float("inf")
+
     def stall(self) -> None:
         """Stand still."""
         self._stalled = True
@@ -105,6 +111,7 @@ class Driver:
     def resume(self) -> None:
         """Go on; what came meanwhile has waited."""
         self._stalled = False
+        self._works_since = self._cluster.agenda.now
         waiting, self._waiting = self._waiting, []
         for thing in waiting:
             self._soon(thing)
@@ -137,6 +144,7 @@ class Driver:
             ledger.restore(self.scheduler, self.now())
             self._recorder = Recorder(self, cluster, ledger)
         self._judge.restarted(self.scheduler)
+        self._works_since = cluster.agenda.now
         cluster.lives.has_begun(self)
         self._handle(ev.Ticked())
         self._look_for_absent()

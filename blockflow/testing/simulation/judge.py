@@ -135,6 +135,16 @@ class Judge(Story):
         """A process is stopped in the middle of a block."""
         self.active.pop(execution, None)
 
+    def kept_for_too_long(self, execution: Execution, seconds: float) -> None:
+        """A process stands still in the middle of a block, and its driver has been at work all the time."""
+        if self.current.get(execution.key) is execution.grant and not self.stopping:
+            raise BrokenPromise(
+                "promptness",
+                f"block {execution.key} is kept for process {execution.process}, which has stood still for "
+                f"{seconds:.1f} s",
+                (execution.key,),
+            )
+
     def ends(self, execution: Execution, outcome: str) -> None:
         """The work on a block is over."""
         self.active.pop(execution, None)
