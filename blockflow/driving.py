@@ -55,6 +55,7 @@ def run_in_processes(
     ledger: RunLedger | None = None,
     resources: Mapping[str, int] | None = None,
     functions: list[bytes] | None = None,
+    listening: socket.socket | None = None,
 ) -> tuple[Scheduler, Connection | None]:
     """Run a plan to its end with worker processes.
 
@@ -68,13 +69,15 @@ def run_in_processes(
         ledger: Where everything is recorded.
         resources: How much there is of what tasks require.
         functions: By task: its functions as they are sent to processes, if that was found out already.
+        listening: A socket that listens there already, and is closed here; made here if not given.
 
     Returns:
         The scheduler, and where the run listened.
     """
     from blockflow.launch.local import LocalLauncher
 
-    listening = None if endpoint is None else _listen(endpoint)
+    if listening is None and endpoint is not None:
+        listening = listen_at(endpoint)
     launcher = LocalLauncher()
     if any(has_local(task.launchers) for task in plan.tasks):
         launcher.prepare()  # it loads what workers need while this process imports all that follows
@@ -104,8 +107,12 @@ def run_in_processes(
     return scheduler, coordinator.connection
 
 
-def _listen(endpoint: Endpoint) -> socket.socket:
-    """A listening socket, before anything is started."""
+def listen_at(endpoint: Endpoint) -> socket.socket:
+    """A listening socket, before anything is started, and before a run directory is made or changed.
+
+    Raises:
+        RunError: The address is not this machine's, or no port is free.
+    """
     from blockflow.net.listen import bind_first
 
     try:

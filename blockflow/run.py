@@ -6,13 +6,14 @@ The tasks are compiled and checked, what cannot be right is refused before anyth
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from blockflow.driving import run_here, run_in_processes
+from blockflow.driving import listen_at, run_here, run_in_processes
 from blockflow.errors import PlanError
 from blockflow.logging import get_log_basedir
 from blockflow.monitor.progress import make_display
@@ -131,12 +132,16 @@ def run_blockwise(
     check_resources([task.task for task in plan.tasks], amounts)
     warn_of_dropped_voxels(plan, stacklevel=3)
     began = time.monotonic()
-    ledger = functions = None
+    ledger = functions = listening = None
     if run_dir is not None:
         functions = _checked_functions(plan, multiprocessing=multiprocessing)
-        ledger = _open_ledger(
-            run_dir, plan, reset=reset, retry_failed=retry_failed, accept_change=accept_change, take_over=take_over
-        )
+        with contextlib.ExitStack() as if_refused:
+            if multiprocessing and endpoint is not None:
+                listening = if_refused.enter_context(listen_at(endpoint))
+            ledger = _open_ledger(
+                run_dir, plan, reset=reset, retry_failed=retry_failed, accept_change=accept_change, take_over=take_over
+            )
+            if_refused.pop_all()
     elif reset or retry_failed or accept_change or take_over:
         raise PlanError("reset, retry_failed, accept_change and take_over say what to do with a run_dir; there is none")
     display = make_display(progress=progress)
@@ -153,6 +158,7 @@ def run_blockwise(
                 ledger=ledger,
                 resources=amounts,
                 functions=functions,
+                listening=listening,
             )
         else:
             scheduler = run_here(plan, display, ledger=ledger, resources=amounts)

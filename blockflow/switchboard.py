@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from blockflow.state.scheduler import Scheduler
 
 
+SILENT = "its worker has said nothing for so long that its blocks are given to others"
+"""Why a connection is closed if nothing is wrong with what came over it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
     """Send a message on a connection."""
@@ -257,6 +261,10 @@ class Switchboard:
                     self._tell(actions, instruction.worker, wire.Recalled(instruction.lease))
                 case ev.DismissWorker():
                     self._tell(actions, instruction.worker, wire.Finished())
+                case ev.CutOff():
+                    connection = self._connection_of.get(instruction.worker)
+                    if connection is not None:
+                        actions.append(_close(connection, self._lines[connection], SILENT))
                 case ev.AcknowledgeReport():
                     pass  # part of the answer to the message that carried the report
                 case ev.StartProcess() | ev.RunChecks() | ev.TellFailure():

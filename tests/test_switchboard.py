@@ -22,7 +22,7 @@ from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.state.scheduler import Scheduler
 from blockflow.state.transitions import SATISFIED, BlockState
-from blockflow.switchboard import Action, Close, Send, Switchboard
+from blockflow.switchboard import SILENT, Action, Close, Send, Switchboard
 from blockflow.wire import messages as wire
 from blockflow.wire.failures import FailureText
 from blockflow.wire.framing import FrameReader, frame
@@ -230,9 +230,22 @@ def test_a_stale_report_is_answered_so() -> None:
     scheduler, board = board_of(line_of_blocks(3))
     joined(board)
     say(board, 0, ASK)
+    board.disconnected(0, 0.0)
     board.handle(ev.Ticked(), 1000.0)
-    assert told(say(board, 0, wire.Report(1, 1, 5, None, False, 2), 1000.0)) == [wire.Acknowledged(2, 1, True)]
+    joined(board, 1)
+    assert told(say(board, 1, wire.Report(1, 1, 5, None, False, 2), 1000.0), 1) == [wire.Acknowledged(2, 1, True)]
     assert scheduler.task_states["t"].completed_count == 0
+
+
+def test_a_worker_whose_lease_has_run_out_is_told_nothing_that_could_renew_it() -> None:
+    scheduler, board = board_of(line_of_blocks(2))
+    joined(board)
+    say(board, 0, ASK)
+    assert board.handle(ev.Ticked(), 1000.0) == [Close(connection=0, reason=SILENT)]
+    assert scheduler.task_states["t"].processing_count == 0
+    assert say(board, 0, wire.Heartbeat(2), 1000.0) == [], "it was sent before, and would make the lease longer"
+    assert board.disconnected(0, 1000.0) == []
+    scheduler.validate()
 
 
 def test_blocks_can_be_returned() -> None:
@@ -554,7 +567,7 @@ class World:
                     player = self.players[action.connection]
                     self.transmit(player, "down", frame(wire.encode(action.message)))
                 case Close():
-                    assert not action.reason, action.reason
+                    assert action.reason in ("", SILENT), action.reason
                     self.later(0.0, lambda connection=action.connection: self.lose(self.players[connection]))  # type: ignore[misc]
                 case ev.StartProcess():
                     self.later(action.delay + 0.1, lambda action=action: self.start(action))  # type: ignore[misc]

@@ -343,11 +343,19 @@ class Link:
                 sys.stderr.write(f"blockflow: this process was told to end, or its job is about to: {text}\n")
                 sys.stdout.flush()
                 sys.stderr.flush()
-            _let_runs_end()
+            _let_runs_end(now + RUN_SECONDS if self._session.deadline is None else self._session.deadline)
             os._exit(0)
 
     def _watch(self, now: float) -> None:
-        """End the process when a block takes too long, or when its blocks are not its own any more."""
+        """End the process when its blocks are not its own any more, or when one of them takes too long."""
+        deadline = self._session.deadline
+        if deadline is not None and now > deadline and self._session.holds and self._on_its_own():
+            self._end_fenced()
+        if self._session.overtaken or (self._over and self._current):
+            _dump_stacks(
+                "the run has ended, or has given the block under way here to another worker; this process ends at once"
+            )
+            os._exit(EXIT_FENCED)
         for given, began in self._current.values():
             timeout = self._session.timeout_of(given)
             if timeout is None or now - began <= timeout:
@@ -360,14 +368,6 @@ class Link:
             self._session.goodbye(text, now, under_way=True, failed=(given, failure))
             self._flush()
             os._exit(EXIT_TIMEOUT)
-        deadline = self._session.deadline
-        if deadline is not None and now > deadline and self._session.holds and self._on_its_own():
-            self._end_fenced()
-        if self._session.overtaken or (self._over and self._current):
-            _dump_stacks(
-                "the run has ended, or has given the block under way here to another worker; this process ends at once"
-            )
-            os._exit(EXIT_FENCED)
 
     def _end_fenced(self) -> NoReturn:
         _dump_stacks(
@@ -464,10 +464,14 @@ def open_link(context: Context, grace: Callable[[], float] | None = None) -> Lin
         raise
 
 
-def _let_runs_end() -> None:
-    """Wait for a run that a block of this process has started: it was told to end as well, and has processes."""
-    deadline = _now() + RUN_SECONDS
-    while _now() < deadline and any(thread.name == COORDINATOR_THREAD for thread in threading.enumerate()):
+def _let_runs_end(latest: float) -> None:
+    """Wait for a run that a block of this process has started: it was told to end as well, and has processes.
+
+    Args:
+        latest: When blocks of this process may be another worker's.
+    """
+    end = min(_now() + RUN_SECONDS, latest)
+    while _now() < end and any(thread.name == COORDINATOR_THREAD for thread in threading.enumerate()):
         time.sleep(0.01)
 
 

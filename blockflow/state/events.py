@@ -206,6 +206,15 @@ class DismissWorker(Struct, frozen=True, kw_only=True):
     worker: int
 
 
+class CutOff(Struct, frozen=True, kw_only=True):
+    """Close the connection of a worker: what it held was taken back, and nothing that it hears may renew it.
+
+    If it lives, it comes back and says what it holds.
+    """
+
+    worker: int
+
+
 class StartProcess(Struct, frozen=True, kw_only=True):
     """Start a process for a task."""
 
@@ -233,5 +242,5 @@ class TellFailure(Struct, frozen=True, kw_only=True):
 
 
 Instruction: TypeAlias = (
-    GrantLease | AcknowledgeReport | RecallLease | DismissWorker | StartProcess | RunChecks | TellFailure
+    GrantLease | AcknowledgeReport | RecallLease | DismissWorker | CutOff | StartProcess | RunChecks | TellFailure
 )

@@ -358,7 +358,11 @@ class Scheduler:
         done: list[ev.Instruction] = []
         for worker in self._leases.expired(now):
             done += self._lose(worker, now, suspicious=True)
-            if not self._workers[worker].connected:
+            known = self._workers[worker]
+            if known.connected:
+                self._books[known.task].asking.pop(worker, None)  # it asks again when it is back
+                done.append(ev.CutOff(worker=worker))
+            else:
                 self._arrivals.gone(worker)
         self._arrivals.passed(now)
         self._touched.update(self._handout.to_look_at(now))

@@ -80,6 +80,23 @@ def test_an_address_of_another_machine_is_refused_before_anything_starts(logs: P
     assert not logs.exists()
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_port_that_is_taken_is_refused_before_a_run_directory_is_made_or_forgotten(
+    tmp_path: Path, *, reset: bool
+) -> None:
+    path = tmp_path / "run"
+    if reset:
+        assert run_blockwise([line(lambda block: None)], run_dir=path, progress=False, summary=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RunError, match=f"cannot listen on 127.0.0.1:{port}: .*port= one that is free"):
+            run_blockwise([line(lambda block: None)], run_dir=path, reset=reset, port=port, progress=False)
+    if reset:
+        assert blockflow.Ledger.open(path).counts("line")["done"] == 4
+    else:
+        assert not path.exists()
+
+
 @pytest.mark.parametrize("seconds", [0, -1, True, 1e9])
 def test_a_lease_of_no_sensible_length_is_refused(seconds: Any) -> None:
     with pytest.raises(PlanError, match="lease_seconds must be a number from 1 to 86400"):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockflow.errors import DamagedLedgerError
+from blockflow.ledger import frames
 from blockflow.ledger.frames import HEAD_SIZE
 from blockflow.ledger.journal import Journal
 from blockflow.ledger.run_ledger import RunLedger
@@ -485,3 +487,102 @@ def forgets_who_was_to_blame_for_an_end(patch: pytest.MonkeyPatch) -> None:
         ending(scheduler, ev.WorkerEnding(worker=event.worker), now)
 
     patch.setattr(Scheduler, "_ending", blameless)
+
+
+# -------------------------------------------------------------------------------------- what a torn journal looks like
+
+
+def believes_torn_frames(patch: pytest.MonkeyPatch) -> None:
+    """Whatever the body of a frame is, its checksum is right; what is missing are zeros."""
+    feed = frames.FrameReader.feed
+
+    def believing(reader: frames.FrameReader, data: bytes) -> list[frames.Frame]:
+        found = feed(reader, data)
+        head = frames._frame_head(reader._rest, 0)
+        if head is None or head[2] != reader.next:
+            return found
+        length, count, first, _ = head
+        size = frames.FRAME_HEAD_SIZE + length
+        body = reader._rest[frames.FRAME_HEAD_SIZE : size].ljust(length, bytes(1))
+        reader._rest, reader._stuck = reader._rest[size:], False
+        reader.next += count
+        reader.good += size
+        return [*found, frames.Frame(first, count, body)]
+
+    patch.setattr(frames.FrameReader, "feed", believing)
+
+
+def believes_frames_with_holes(patch: pytest.MonkeyPatch) -> None:
+    """The checksum of the body is not looked at."""
+    feed = frames.FrameReader.feed
+
+    def believing(reader: frames.FrameReader, data: bytes) -> list[frames.Frame]:
+        found = feed(reader, data)
+        head = frames._frame_head(reader._rest, 0)
+        if head is None or head[2] != reader.next or len(reader._rest) < frames.FRAME_HEAD_SIZE + head[0]:
+            return found
+        length, count, first, _ = head
+        size = frames.FRAME_HEAD_SIZE + length
+        body, reader._rest, reader._stuck = reader._rest[frames.FRAME_HEAD_SIZE : size], reader._rest[size:], False
+        reader.next += count
+        reader.good += size
+        return [*found, frames.Frame(first, count, body)]
+
+    patch.setattr(frames.FrameReader, "feed", believing)
+
+
+def takes_a_torn_tail_for_damage(patch: pytest.MonkeyPatch) -> None:
+    def finish(reader: frames.FrameReader) -> int:
+        if reader._rest:
+            raise DamagedLedgerError("a torn tail")
+        return 0
+
+    patch.setattr(frames.FrameReader, "finish", finish)
+
+
+# ------------------------------------------------------------------------------------- workers that are absent, or late
+
+
+def forgets_absent_workers_that_lose_their_connection(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Arrivals, "lost", Arrivals.gone)
+
+
+def worker_goes_on_with_what_is_not_its_own_any_more(patch: pytest.MonkeyPatch) -> None:
+    acknowledged = WorkerSession._acknowledged
+
+    def deaf(session: WorkerSession, message: wire.Acknowledged) -> None:
+        acknowledged(session, message)
+        session.overtaken = False
+
+    patch.setattr(WorkerSession, "_acknowledged", deaf)
+
+
+def keeps_blocks_of_processes_that_are_stopped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cluster, "is_stopped", lambda cluster, number: False)
+
+
+def looks_at_timeouts_before_leases(patch: pytest.MonkeyPatch) -> None:
+    watch = Link.watch
+
+    def hasty(link: Link, now: float) -> bool:
+        timeout = link._timeout
+        if timeout is not None and link.current is not None and now - link.current[1] > timeout:
+            link._worker.timed_out()
+            return False
+        return watch(link, now)
+
+    patch.setattr(Link, "watch", hasty)
+
+
+def goes_on_with_workers_whose_leases_have_run_out(patch: pytest.MonkeyPatch) -> None:
+    def ticked(scheduler: Scheduler, now: float) -> list[ev.Instruction]:
+        done: list[ev.Instruction] = []
+        for worker in scheduler._leases.expired(now):
+            done += scheduler._lose(worker, now, suspicious=True)
+            if not scheduler._workers[worker].connected:
+                scheduler._arrivals.gone(worker)
+        scheduler._arrivals.passed(now)
+        scheduler._touched.update(scheduler._handout.to_look_at(now))
+        return done + scheduler._handout.recalls(now)
+
+    patch.setattr(Scheduler, "_ticked", ticked)

@@ -153,6 +153,7 @@ class World:
         self._expected_checks: list[Key] = []
         self._expected_answers: list[tuple[int, bool]] = []
         self._expected_dismissals: set[int] = set()
+        self._expected_cuts: set[int] = set()
         self._handle(ev.Ticked())
 
     # -------------------------------------------------------------------------------------------- what may happen
@@ -257,7 +258,10 @@ class World:
         for worker in list(self.workers.values()):
             if worker.live and worker.heard + LEASE * 1.05 <= self.now:
                 self._lose(worker, suspicious=True)
-                if not worker.connected:
+                if worker.connected:
+                    worker.asking = False
+                    self._expected_cuts.add(worker.number)
+                else:
                     self._forget(worker)
         self._handle(ev.Ticked())
 
@@ -431,6 +435,8 @@ class World:
                     self._recalled(instruction)
                 case ev.DismissWorker():
                     self._dismissed(instruction.worker)
+                case ev.CutOff():
+                    self._expected_cuts.remove(instruction.worker)
                 case ev.StartProcess():
                     self._started(instruction)
                 case ev.RunChecks():
@@ -441,6 +447,7 @@ class World:
         assert not self._expected_failures, "nobody was told of a failure"
         assert not self._expected_checks, "a finished block is not verified"
         assert not self._expected_answers, "a report was not answered"
+        assert not self._expected_cuts, "a worker may hear that all is well, though what it held was taken back"
         assert not self._expected_dismissals, "a worker was not dismissed"
         self.scheduler.validate()
         self._compare()

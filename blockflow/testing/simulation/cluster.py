@@ -121,7 +121,7 @@ class Cluster:
         if self.stopped:
             return "stopped"
         books = [self.driver.scheduler.book(number) for number in range(len(self.scenario.plan.tasks))]
-        if any(book.pool.exhausted for book in books):
+        if any(book.pool.exhausted or (book.given_up and self.judge.all_first_failed(book)) for book in books):
             return "gave up"
         raise BrokenPromise("end", f"the run has ended, and {len(left)} blocks have not", left)
 

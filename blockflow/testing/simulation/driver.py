@@ -21,7 +21,7 @@ from blockflow.ledger.run_ledger import RunLedger
 from blockflow.ledger.store import open_store
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
-from blockflow.switchboard import Close, Send, Switchboard
+from blockflow.switchboard import SILENT, Close, Send, Switchboard
 from blockflow.testing.simulation.disk import Died
 from blockflow.testing.simulation.judge import BrokenPromise
 from blockflow.testing.simulation.recorder import Recorder
@@ -66,6 +66,7 @@ class Driver:
         self._connections: dict[int, Connection] = {}
         self._frames: dict[int, FrameReader] = {}
         self._stalled = False
+        self._works_since = float("inf")
         self._waiting: list[Callable[[], None]] = []
         """What came while the driver stood still."""
         self._tick_at = float("inf")
@@ -98,6 +99,11 @@ class Driver:
 
     # -------------------------------------------------------------------------------------------- what strikes it
 
+    @property
+    def works_since(self) -> float:
+        """Since when it is at work without a break; infinity if it is not."""
+        return self._works_since if self.alive and not self._stalled else float("inf")
+
     def stall(self) -> None:
         """Stand still."""
         self._stalled = True
@@ -105,6 +111,7 @@ class Driver:
     def resume(self) -> None:
         """Go on; what came meanwhile has waited."""
         self._stalled = False
+        self._works_since = self._cluster.agenda.now
         waiting, self._waiting = self._waiting, []
         for thing in waiting:
             self._soon(thing)
@@ -137,6 +144,7 @@ class Driver:
             ledger.restore(self.scheduler, self.now())
             self._recorder = Recorder(self, cluster, ledger)
         self._judge.restarted(self.scheduler)
+        self._works_since = cluster.agenda.now
         cluster.lives.has_begun(self)
         self._handle(ev.Ticked())
         self._look_for_absent()
@@ -256,8 +264,8 @@ class Driver:
                     self._cluster.maybe_die()
                     self._send(action)
                 case Close():
-                    if action.reason and "without having joined" not in action.reason:
-                        raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
+                    if action.reason not in ("", SILENT):
+                        self._judge_turning_away(action)
                     self._close(action.connection)
                 case ev.StartProcess():
                     self.later(action.delay, lambda start=action: self._start(start))  # type: ignore[misc]
@@ -282,6 +290,12 @@ class Driver:
             ghost = self.scheduler.ghosts.pop(action.message.lease, None)
         connection.labels.append(ghost)
         connection.down.send(frame(encode(action.message)))
+
+    def _judge_turning_away(self, action: Close) -> None:
+        """What a process has said before it died may come after the news of its death; it is not understood then."""
+        connection = self._connections.get(action.connection)
+        if connection is not None and connection.worker.alive:
+            raise BrokenPromise("protocol", f"an honest worker is turned away: {action.reason}")
 
     def _close(self, number: int) -> None:
         connection = self._connections.get(number)

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
     from blockflow.state.records import Record
     from blockflow.state.scheduler import Scheduler
+    from blockflow.state.task_book import TaskBook
     from blockflow.testing.simulation.agenda import Agenda
     from blockflow.testing.simulation.plans import Key
     from blockflow.testing.simulation.worker import Worker
 
 MOST_LOSSES = 5
 """Workers that a block may lose before it is given up. Not the product's own number, which a bug may change."""
+
+FIRST_BLOCKS = 10
+"""Blocks of a task that may fail for good before the task is given up, if none is done; a number of ours, too."""
 
 _SATISFIED = (BlockState.DONE, BlockState.SKIPPED)
 _ENDED = (BlockState.DONE, BlockState.SKIPPED, BlockState.FAILED, BlockState.ORPHANED)
@@ -131,12 +135,27 @@ class Judge(Story):
         """A process is stopped in the middle of a block."""
         self.active.pop(execution, None)
 
+    def kept_for_too_long(self, execution: Execution, seconds: float) -> None:
+        """A process stands still in the middle of a block, and its driver has been at work all the time."""
+        if self.current.get(execution.key) is execution.grant and not self.stopping:
+            raise BrokenPromise(
+                "promptness",
+                f"block {execution.key} is kept for process {execution.process}, which has stood still for "
+                f"{seconds:.1f} s",
+                (execution.key,),
+            )
+
     def ends(self, execution: Execution, outcome: str) -> None:
         """The work on a block is over."""
         self.active.pop(execution, None)
         execution.outcome = outcome
         self.note("process", execution.process, outcome, keys=(execution.key,))
         self.failures[execution.key] += outcome == "failed"
+
+    def all_first_failed(self, book: TaskBook) -> bool:
+        """Whether a task may be given up: its first blocks have failed, and none is done."""
+        ended = [state for (task, _), state in self.ended.items() if task == book.plan.number]
+        return BlockState.DONE not in ended and ended.count(BlockState.FAILED) >= FIRST_BLOCKS
 
     # ----------------------------------------------------------------------------------- what the scheduler thinks
 

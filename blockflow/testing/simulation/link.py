@@ -258,6 +258,8 @@ class Link:
     def look(self) -> None:
         """One turn of the second thread."""
         now = self._looked = self._worker.now()
+        if not self.watch(now):  # first: an answer that comes too late must not revive what is not ours any more
+            return
         self._receive()
         if self.line is not None and now >= self._next_heartbeat:
             self.session.heartbeat(now)
@@ -289,15 +291,15 @@ class Link:
         return self._looked + max(1, ceil((time - self._looked) / seconds)) * seconds
 
     def watch(self, now: float) -> bool:
-        """End the process when a block takes too long, or is not its own any more; whether it goes on."""
-        timeout = self._timeout
-        if timeout is not None and self.current is not None and now - self.current[1] > timeout:
-            self._worker.timed_out()
-            return False
+        """End the process when a block is not its own any more, or takes too long; whether it goes on."""
         deadline = self.session.deadline
         late = deadline is not None and now > deadline and self.session.holds and self._on_its_own()
         if late or self.session.overtaken or (self.over and self.current is not None):
             self._worker.fenced(late=late)
+            return False
+        timeout = self._timeout
+        if timeout is not None and self.current is not None and now - self.current[1] > timeout:
+            self._worker.timed_out()
             return False
         return True
 

@@ -24,8 +24,9 @@ Key = tuple[int, int]
 
 EVER = 10**9
 
-_PACES = ((0.001, 0.02), (0.01, 0.2), (0.5, 5.0), None)
-"""Least and greatest seconds of a block: many in a lease, a few, one; None for a sixth of a lease to more than one."""
+_PACES = ("many", "few", "one", "leases", "uneven")
+"""How long blocks take: so short that a lease has many or a few of them, or one; about as long as a lease lasts; or
+each as it likes, so that a lease may have short ones and long ones."""
 
 
 _FEW_TASKS = 3
@@ -100,16 +101,31 @@ def make_scenario(random: Random, profile: Profile, lease: float, plan: Plan | N
         plan, checks = _make_plan(random, profile, lease, troubled=troubled)
     scenario = Scenario(plan, check_seconds=random.choice((0.0001, 0.001, 0.001, 2.0)))
     for task in plan.tasks:
-        least, greatest = random.choice(_PACES) or (lease / 6.0, lease * 1.25)
+        pace = random.choice(_PACES)
         check = checks[task.number] if checks else None
         for index in range(task.grid.size):
-            nature = Nature(random.uniform(least, greatest))
+            nature = Nature(_seconds(random, pace, lease))
             if troubled:
                 _trouble(random, nature, lease, hangs=task.task.timeout is not None)
             if check is not None:
                 check.natures[task.grid.number(index)] = nature
             scenario.natures[task.number, index] = nature
     return scenario
+
+
+def _seconds(random: Random, pace: str, lease: float) -> float:
+    """How long a block takes."""
+    match pace:
+        case "many":
+            return random.uniform(0.001, 0.02)
+        case "few":
+            return random.uniform(0.01, 0.2)
+        case "one":
+            return random.uniform(0.5, 5.0)
+        case "leases":
+            return random.uniform(lease / 6.0, lease * 1.25)
+        case _:
+            return float(0.001 * (1250.0 * lease) ** (random.random() ** 2))
 
 
 def _trouble(random: Random, nature: Nature, lease: float, *, hangs: bool) -> None:

@@ -93,8 +93,9 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             ),
             Profile(
                 name="fast-restart",
-                weather=_frozen({"crash": 3.0, "driver crash": 6.0, "cut": 1.0, "stale driver": 1.0, "pause": 1.0}),
+                weather=_frozen({"crash": 3.0, "driver crash": 6.0, "cut": 2.0, "stale driver": 1.0, "pause": 1.0}),
                 faults=9.0,
+                delays=(0.0005, 0.02, 0.5),
                 step_crash=0.002,
                 restart_seconds=(0.01, 1.0),
             ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockflow.net.link import EXIT_FENCED, EXIT_TIMEOUT, RUN_SECONDS
+from blockflow.state.leases import server_seconds
 from blockflow.testing.simulation.facts import Execution
 from blockflow.testing.simulation.link import Link
 from blockflow.wire.failures import FailureText
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from blockflow.testing.simulation.cluster import Cluster
     from blockflow.testing.simulation.network import Connection
     from blockflow.wire.held import Given
+
+_PROMPT_SECONDS = 5.0
+"""How much longer than a lease it may take until the block of a process that stands still is taken back."""
 
 _EXIT_SECONDS = 0.1
 """How long a process may take to end."""
@@ -100,6 +104,17 @@ class Worker:
             self._block_ends -= self.cluster.agenda.now
             self._block_timer += 1
             self.cluster.judge.stands_still(self.execution)
+            self._expect_its_block_to_be_taken_back(self.execution)
+
+    def _expect_its_block_to_be_taken_back(self, execution: Execution) -> None:
+        """A process that stands still for long keeps no block, if its driver is at work all the time."""
+        cluster, timer, begun = self.cluster, self._block_timer, self.cluster.agenda.now
+
+        def look() -> None:
+            if self.alive and self.paused and timer == self._block_timer and cluster.driver.works_since <= begun:
+                cluster.judge.kept_for_too_long(execution, cluster.agenda.now - begun)
+
+        cluster.agenda.after(server_seconds(cluster.lease) + _PROMPT_SECONDS, look)
 
     def resume(self) -> None:
         """Go on as if nothing had happened."""
@@ -133,7 +148,8 @@ class Worker:
             self._leaving = True
         else:
             self.link.end_under_way("preempted", blames=False)
-            self._end_soon(0, "aborted", RUN_SECONDS)
+            assert self.link.session.deadline is not None
+            self._end_soon(0, "aborted", min(RUN_SECONDS, self.link.session.deadline - self.now()))
 
     def abandon(self, outcome: str) -> None:
         """The block under way is not worked on any more."""
