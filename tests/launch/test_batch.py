@@ -161,6 +161,7 @@ def test_orders_that_come_together_are_one_submission(
     assert read_handover(told.payload, 3)["functions"] == b"same for all"
     assert (tmp_path / told.payload).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / told.payload).stat().st_size < 20_000
+    wait_for(lambda: "look" in queue.calls)  # which comes after what is written here
     assert read_records(tmp_path / "r.jobs").jobs == (("Slurm", "1"),)
 
 
