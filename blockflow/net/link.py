@@ -115,7 +115,8 @@ class Link:
         link._ending = Ending(None if limit is None else _now() + limit - time.time())
         link._pipe = link._join(connection)
         link._grace = grace
-        link._signals = Signals.listen(HEARD if grace is None else IN_JOBS)
+        in_job = grace is not None or "LSB_JOBID" in os.environ
+        link._signals = Signals.listen(IN_JOBS if in_job else HEARD)
         link._thread.start()
         link._look_when_woken()
         return link

@@ -147,7 +147,7 @@ class Paced(Run):
         def work(block: Block) -> None:
             (seen / f"{block.index}-{os.getpid()}").touch()
             time.sleep(0.02)
-            while block.index >= 10 and not (seen / "go on").exists():
+            while (block.index or 0) >= 10 and not (seen / "go on").exists():
                 time.sleep(0.01)
             (seen / f"{block.index}.done").touch()
 
