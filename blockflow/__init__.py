@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from blockflow.plan.grid import Grid
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
-    from blockflow.run import run_blockwise
+    from blockflow.run import PlanWarning, run_blockwise
     from blockflow.servers import SerialServer, Server
     from blockflow.state.scheduler import Scheduler
     from blockflow.state.task_book import TaskState
@@ -59,6 +59,7 @@ _HOMES = {
     "LSF": "blockflow.launch.launchers",
     "Ledger": "blockflow.ledger.reading",
     "Local": "blockflow.launch.launchers",
+    "PlanWarning": "blockflow.run",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
     "Scheduler": "blockflow.state.scheduler",
@@ -91,6 +92,7 @@ __all__ = [
     "Grid",
     "Ledger",
     "Local",
+    "PlanWarning",
     "Roi",
     "RunResult",
     "Scheduler",

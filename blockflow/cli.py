@@ -127,6 +127,19 @@ def _add_run_commands(commands: Any) -> None:
     invite.add_argument("--script", action="store_true", help="for scripts with Client(): leave out the function")
     invite.set_defaults(run=_invite)
 
+    scale = commands.add_parser(
+        "scale",
+        help="change the number of workers of a task while its run goes on",
+        description="Have another number of workers for a task, beside those that were started by hand. More are "
+        "started as far as there are blocks for them; jobs that wait are called off, and workers that are too many "
+        "finish the blocks they have begun. With 0 the task pauses. A driver that is started again has as many as its "
+        "script says.",
+    )
+    scale.add_argument("place", metavar="RUN", type=Path, help=where)
+    scale.add_argument("task", help="id of the task")
+    scale.add_argument("workers", metavar="N", type=_whole, help="number of workers")
+    scale.set_defaults(run=_scale)
+
     cancel = commands.add_parser(
         "cancel",
         help="end a run's jobs on clusters, and the run",
@@ -181,6 +194,15 @@ def _invite(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _scale(arguments: argparse.Namespace) -> int:
+    """Change the number of a task's workers."""
+    from blockflow.launch.by_hand import scale_run
+
+    before = scale_run(arguments.place, arguments.task, arguments.workers)
+    sys.stdout.write(f"{arguments.task}: {arguments.workers} workers are wanted now, {before} were before\n")
+    return DONE
+
+
 def _cancel(arguments: argparse.Namespace) -> int:
     """End the jobs of a run."""
     from blockflow.launch.by_hand import cancel_run
@@ -193,6 +215,13 @@ def _count(text: str) -> int:
     """A number of things that there must be at least one of."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    """A number of things that there may be none of."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text!r}")
     return int(text)
 
 

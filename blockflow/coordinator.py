@@ -245,7 +245,7 @@ class Coordinator:
                 self.snapshot = self._scheduler.task_states
                 next_snapshot = now + SNAPSHOT_SECONDS
                 for number, state in enumerate(self.snapshot.values()):
-                    self._crew.trim(number, state.unended_count)
+                    self._crew.trim(number, min(state.unended_count, self._scheduler.book(number).pool.size))
                 self.workforces = {
                     task: self._crew.workforce(task, connected=len(self._scheduler.book(number).workers))
                     for number, task in enumerate(self.snapshot)

@@ -131,6 +131,8 @@ class Switchboard:
     def _understand(self, connection: int, line: Line, message: wire.FromWorker, now: float) -> list[Action]:
         if isinstance(message, wire.Hello):
             return self._hello(connection, line, message, now)
+        if isinstance(message, wire.Scale):
+            return self._scale(connection, line, message, now)
         if line.worker is None:
             raise RemoteProtocolError(f"{type(message).__name__} before Hello")
         match message:
@@ -158,21 +160,9 @@ class Switchboard:
     def _hello(self, connection: int, line: Line, message: wire.Hello, now: float) -> list[Action]:
         if line.worker is not None:
             raise RemoteProtocolError("a second Hello")
-        reason = None
-        task = 0
-        if message.protocol != wire.PROTOCOL:
-            versions = f"the worker speaks protocol {message.protocol}, the driver {wire.PROTOCOL}"
-            reason = f"{versions}: use one version of blockflow"
-        elif message.run != self._run:
-            reason = f"this is run {self._run}, not {message.run}"
-        else:
-            try:
-                task = self._scheduler.plan.number_of(message.task)
-            except PlanError as error:
-                reason = str(error)
-        if reason is not None:
-            refused = Send(connection=connection, message=wire.Refused(reason[:1000]))
-            return [refused, _close(connection, line, reason)]
+        task = self._task_of(message)
+        if isinstance(task, str):
+            return _refuse(connection, line, task)
         worker = self._next_worker if message.worker is None else message.worker
         if message.worker is not None and worker >= self._next_worker:
             raise RemoteProtocolError(f"worker {message.worker} says that it is back, and was never here")
@@ -186,6 +176,28 @@ class Switchboard:
         self._connection_of[worker] = connection
         welcome = Send(connection=connection, message=self._welcome(worker, task, watched=line.watched))
         return [*actions, welcome, *self._carry_out(done)]
+
+    def _task_of(self, message: wire.Hello | wire.Scale) -> int | str:
+        """The task that somebody means; or in words, why nothing can be done for him."""
+        if message.protocol != wire.PROTOCOL:
+            versions = f"the worker speaks protocol {message.protocol}, the driver {wire.PROTOCOL}"
+            return f"{versions}: use one version of blockflow"
+        if message.run != self._run:
+            return f"this is run {self._run}, not {message.run}"
+        try:
+            return self._scheduler.plan.number_of(message.task)
+        except PlanError as error:
+            return str(error)
+
+    def _scale(self, connection: int, line: Line, message: wire.Scale, now: float) -> list[Action]:
+        if line.worker is not None:
+            raise RemoteProtocolError("Scale from a worker")
+        task = self._task_of(message)
+        if isinstance(task, str):
+            return _refuse(connection, line, task)
+        scaled = Send(connection=connection, message=wire.Scaled(self._scheduler.book(task).pool.size))
+        done = self.handle(ev.WorkersWanted(task=task, workers=message.workers), now)
+        return [scaled, *done, _close(connection, line, "")]
 
     def _supersede(self, worker: int, message: wire.Hello) -> list[Action]:
         """A worker is back before the end of its old connection was noticed: that is closed now."""
@@ -287,6 +299,11 @@ def _failure(said: wire.Failure | None) -> ev.BlockFailure | None:
 
 def _microseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1e6)
+
+
+def _refuse(connection: int, line: Line, reason: str) -> list[Action]:
+    refused = Send(connection=connection, message=wire.Refused(reason[:1000]))
+    return [refused, _close(connection, line, reason)]
 
 
 def _close(connection: int, line: Line, reason: str) -> Close:

@@ -351,6 +351,50 @@ def test_random_conversations_change_nothing_but_their_own_connection() -> None:
 # ---------------------------------------------------------------------------------------------- workers that are back
 
 
+# --------------------------------------------------------------------------------------------------------- scaling
+
+
+def scale(task: str = "t", workers: int = 5, *, run: str = RUN, protocol: int = wire.PROTOCOL) -> wire.Scale:
+    return wire.Scale(protocol, run, task, workers)
+
+
+def test_somebody_wants_another_number_of_workers() -> None:
+    scheduler, board = board_of(line_of_blocks(9, num_workers=2))
+    board.handle(ev.Ticked(), 0.0)
+    board.connected(0)
+    actions = say(board, 0, scale(workers=4))
+    assert told(actions) == [wire.Scaled(2)]
+    assert [action.process for action in actions if isinstance(action, ev.StartProcess)] == [2, 3]
+    assert actions[-1] == Close(connection=0, reason="")
+    assert scheduler.book(0).pool.size == 4
+    assert say(board, 0, scale()) == [], "one at a time"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (scale("u"), "no task is called 'u'"),
+        (scale(run="other"), f"this is run {RUN}, not other"),
+        (scale(protocol=99), "protocol 99"),
+    ],
+)
+def test_who_wants_what_cannot_be_is_told_so(message: wire.Scale, reason: str) -> None:
+    scheduler, board = board_of(line_of_blocks(9))
+    board.connected(0)
+    refused, closed = say(board, 0, message)
+    assert isinstance(refused, Send)
+    assert isinstance(refused.message, wire.Refused)
+    assert reason in refused.message.reason
+    assert isinstance(closed, Close)
+    assert scheduler.book(0).pool.size == 1
+
+
+def test_workers_do_not_scale() -> None:
+    _, board = board_of(line_of_blocks(9))
+    joined(board)
+    assert say(board, 0, scale()) == [Close(connection=0, reason="Scale from a worker")]
+
+
 def back(worker: int, host: str = "host", pid: int = 77) -> wire.Hello:
     return wire.Hello(wire.PROTOCOL, RUN, "t", None, host, pid, worker)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
     from blockflow.plan.launcher import Launcher
 
@@ -41,6 +41,8 @@ class JobEnd:
     """How it ended, in words."""
     certain: bool = True
     """Nothing of it can run any more; not so if its node does not answer."""
+    lost: bool = False
+    """Its machine is to blame, not what it was to run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +79,16 @@ class Fleet(Protocol):
     def standing(self) -> dict[str, Standing]:
         """By task: how far its workers have come."""
 
-    def release(self, processes: Collection[int]) -> None:
-        """Call off those of some workers that have not begun; they are reported as ended."""
+    def release(self, processes: Sequence[int], most: int) -> int:
+        """Call off workers that have not begun; they are reported as ended.
+
+        Args:
+            processes: Which ones, in this order.
+            most: How many at most; those that were called off before count.
+
+        Returns:
+            How many of them are called off.
+        """
 
     def dismiss(self) -> None:
         """There is no more work: call off what has not begun, and look often for the end of the rest."""

@@ -27,7 +27,7 @@ from blockflow.launch.queue import Full, Member, Phase, Seen, Silence, Submissio
 from blockflow.launch.records import JobRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from blockflow.launch.base import Order
@@ -179,14 +179,26 @@ class BatchFleet:
             by_task.setdefault(worker.order.task, []).append(worker)
         return {task: _standing(members) for task, members in by_task.items()}
 
-    def release(self, processes: Collection[int]) -> None:
-        """Call off those of some workers that have not begun; they are reported as ended."""
+    def release(self, processes: Sequence[int], most: int) -> int:
+        """Call off workers that have not begun; they are reported as ended.
+
+        Args:
+            processes: Which ones, in this order.
+            most: How many at most; those that were called off before count.
+
+        Returns:
+            How many of them are called off.
+        """
         with self._lock:
-            for process in processes:
-                worker = self._workers.get(process)
-                if worker is not None and worker.waits:
-                    worker.called_off = True
-        self._wake.set()
+            known = [worker for process in processes if (worker := self._workers.get(process)) is not None]
+            waiting = [worker for worker in known if worker.waits]
+            released = sorted(waiting, key=lambda worker: not worker.called_off)[:most]
+            fresh = [worker for worker in released if not worker.called_off]
+            for worker in fresh:
+                worker.called_off = True
+        if fresh:
+            self._wake.set()
+        return len(released)
 
     def dismiss(self) -> None:
         """There is no more work: call off what has not begun, and look often for the end of the rest."""
@@ -396,8 +408,9 @@ class BatchFleet:
         job, index = worker.member
         process = worker.order.process
         clean = seen.phase is Phase.DONE or worker.called_off
+        lost = seen.phase is Phase.LOST
         how = f"ended as {self._system.name} job {job}_{index}: {seen.said}"
-        end = JobEnd(process=process, code=0 if clean else 1, how=how, certain=seen.phase is not Phase.LOST)
+        end = JobEnd(process=process, code=0 if clean else 1, how=how, certain=not lost, lost=lost)
         array = self._arrays[job]
         array.processes.discard(process)
         if not array.processes:

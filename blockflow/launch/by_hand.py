@@ -1,4 +1,4 @@
-"""How do people start workers for a run, or end its jobs, from another shell?
+"""How do people start workers for a run, ask for more or fewer of them, or end its jobs, from another shell?
 
 A run that listens on the network leaves a file for each task beside its connection file, from which any machine that
 sees it can start workers. They belong to no launcher, and may come and go at any time.
@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from blockflow.errors import ConnectionFileError, RunError
+from blockflow.errors import ConnectionFileError, PlanError, RemoteProtocolError, RunError, UnreachableError
 from blockflow.launch.fleets import batch_system
 from blockflow.launch.handover import read_handover, write_handover
 from blockflow.launch.interpreter import environment_with_package
 from blockflow.launch.queue import Silence, worker_words
 from blockflow.launch.records import CANCELLED_SUFFIX, JOBS_SUFFIX, read_records
 from blockflow.net.connection_file import read_connection
+from blockflow.net.dial import dial
+from blockflow.wire.framing import frame
+from blockflow.wire.messages import PROTOCOL, Scale, Scaled, decode_from_driver, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+MOST_WORKERS = 10**6
+"""More than this is a mistake."""
 
 _PLACES = ("", "connection", ".runs", "daisy_logs/.runs")
 """Where the files of a run may be, below the directory that people name."""
@@ -118,6 +125,40 @@ def wait_for_workers(workers: Sequence[subprocess.Popen[bytes]]) -> int:
         for worker in workers:
             worker.kill()
             worker.wait()
+
+
+def scale_run(place: Path, task: str, workers: Any) -> int:
+    """Have another number of workers for a task of a run that goes on, beside those that were started by hand.
+
+    Those that are too many finish the blocks they have begun, and go; 0 pauses the task.
+
+    Args:
+        place: The run, as for :func:`find_run`.
+        task: Id of the task.
+        workers: How many.
+
+    Returns:
+        How many were wanted before.
+
+    Raises:
+        PlanError: `workers` is not a whole number of at least 0.
+        ConnectionFileError: There is no such run, or no such task.
+        UnreachableError: Its driver does not answer.
+    """
+    if isinstance(workers, bool) or not isinstance(workers, Integral) or not 0 <= int(workers) < MOST_WORKERS:
+        raise PlanError(f"workers must be a whole number from 0 to {MOST_WORKERS - 1}, got {workers!r}")
+    connection = read_connection(str(find_run(place, ".connection")))
+    pipe = dial(connection)
+    try:
+        pipe.send(frame(encode(Scale(PROTOCOL, connection.run, task, int(workers)))))
+        answer = decode_from_driver(next(pipe.converse()))
+    except (OSError, RemoteProtocolError) as error:
+        raise UnreachableError(f"the driver of run {connection.run} does not answer: {error}") from error
+    finally:
+        pipe.close()
+    if isinstance(answer, Scaled):
+        return answer.before
+    raise ConnectionFileError(f"run {connection.run} refuses: {getattr(answer, 'reason', answer)}")
 
 
 def cancel_run(place: Path) -> list[str]:

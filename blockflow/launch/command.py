@@ -23,7 +23,7 @@ from blockflow.launch.launchers import Command
 from blockflow.launch.queue import worker_words
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
     from pathlib import Path
 
     from blockflow.launch.base import Order
@@ -120,8 +120,9 @@ class CommandFleet:
         tasks = list(self._tasks.values())
         return {task: Standing(waiting=0, running=tasks.count(task)) for task in tasks}
 
-    def release(self, processes: Collection[int]) -> None:
+    def release(self, processes: Sequence[int], most: int) -> int:
         """Nothing to be done: all have begun."""
+        return 0
 
     def dismiss(self) -> None:
         """Nothing to be done: all have begun, and leave when they are told to."""

@@ -34,7 +34,7 @@ class _Source:
     launcher: Launcher | None
     """None for processes of this machine."""
     size: int
-    """Greatest number of its processes at once."""
+    """Greatest number of its processes at once, unless people have asked for more: the last one of a task gets them."""
     processes: set[int] = field(default_factory=set)
     """Those that live."""
 
@@ -106,7 +106,8 @@ class Crew:
             log.parent.mkdir(parents=True, exist_ok=True)
         planned = self._plan.tasks[task].task
         payload = payload_for(planned, self.context(process, task), log, adds=self._adds_logs)
-        source = next(each for each in self._sources[task] if len(each.processes) < each.size)
+        sources = self._sources[task]
+        source = next((each for each in sources if len(each.processes) < each.size), sources[-1])
         source.processes.add(process)
         if source.launcher is None:
             self._launcher.start(process, task, pickle.dumps(payload))
@@ -163,20 +164,19 @@ class Crew:
             reason=next((each.reason for each in known if each.reason), ""),
         )
 
-    def trim(self, task: int, blocks: int) -> None:
-        """Call off jobs that have not begun and are more than there are blocks left.
+    def trim(self, task: int, most: int) -> None:
+        """Call off jobs that have not begun and are too many; the newest first.
 
         Args:
             task: Number of a task.
-            blocks: Its blocks that have not ended.
+            most: Workers that it can have a use for.
         """
         sources = self._sources[task]
-        surplus = sum(len(source.processes) for source in sources) - blocks
+        surplus = sum(len(source.processes) for source in sources) - most
         for source in reversed(sources):
             if surplus > 0 and source.launcher is not None:
-                newest = sorted(source.processes)[-surplus:]
-                self._fleet(source.launcher).release(newest)
-                surplus -= len(newest)
+                newest = sorted(source.processes, reverse=True)
+                surplus -= self._fleet(source.launcher).release(newest, surplus)
 
     def dismiss(self) -> None:
         """All work is done: call off what has not begun."""
@@ -242,7 +242,7 @@ class Crew:
         task = self._tasks.pop(end.process)
         for source in self._sources[task]:
             source.processes.discard(end.process)
-        return ProcessEnded(process=end.process, task=task, clean=end.code == 0, how=how)
+        return ProcessEnded(process=end.process, task=task, clean=end.code == 0, how=how, lost=end.lost)
 
     def _log(self, process: int) -> Path | None:
         if self._logs is None:

@@ -24,7 +24,7 @@ from blockflow.launch.queue import worker_words
 from blockflow.net.context import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
     from blockflow.launch.base import Order
 
@@ -131,8 +131,9 @@ class DaskFleet:
         tasks = list(self._tasks.values())
         return {task: Standing(waiting=0, running=tasks.count(task)) for task in tasks}
 
-    def release(self, processes: Collection[int]) -> None:
+    def release(self, processes: Sequence[int], most: int) -> int:
         """Nothing to be done: which have not begun is not known."""
+        return 0
 
     def dismiss(self) -> None:
         """Nothing to be done: those that begin now are told at once that there is nothing to do."""

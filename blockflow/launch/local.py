@@ -39,6 +39,8 @@ class Exit:
     process: int
     code: int
     """Exit code; the negative number of the signal that killed it."""
+    lost = False
+    """This machine is still there."""
 
     @property
     def how(self) -> str:

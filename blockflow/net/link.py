@@ -115,7 +115,8 @@ class Link:
         link._ending = Ending(None if limit is None else _now() + limit - time.time())
         link._pipe = link._join(connection)
         link._grace = grace
-        link._signals = Signals.listen(HEARD if grace is None else IN_JOBS)
+        in_job = grace is not None or "LSB_JOBID" in os.environ
+        link._signals = Signals.listen(IN_JOBS if in_job else HEARD)
         link._thread.start()
         link._look_when_woken()
         return link
@@ -261,6 +262,7 @@ class Link:
                 now = _now()
                 self._watch(now)  # first: an answer that comes too late must not revive what is not ours any more
                 self._receive()
+                self._notice_silence(now)
                 self._arm(now)
                 self._end_in_time(now)
                 if self._pipe is not None and now >= next_heartbeat:
@@ -275,6 +277,16 @@ class Link:
                     self._changed.wait(min(max(wait, 0.01), 0.1))
             if pipe is not None:
                 pipe.wait(wait, -1 if self._signals is None else self._signals.fileno())
+
+    def _notice_silence(self, now: float) -> None:
+        """Try a new connection when nothing is answered: a network that was cut, or a firewall, tells nobody.
+
+        Half of the lease is left for that. On the driver's machine only a driver that is frozen does not answer.
+        """
+        silent = self._session.unanswered_for(now)
+        watched = self._session.welcome is None or self._session.welcome.watched
+        if not watched and silent > self._session.lease_seconds / 2:
+            self._lose(f"nothing was answered for {silent:.0f} s")
 
     def _look_when_woken(self) -> None:
         """Look at the clock before anything else when the process goes on after it was stopped.

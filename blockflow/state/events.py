@@ -129,6 +129,15 @@ class ProcessEnded(Struct, frozen=True, kw_only=True):
     """It ended by itself and without an error."""
     how: str = ""
     """How it ended, in words."""
+    lost: bool = False
+    """Its machine is to blame, not what it was to run."""
+
+
+class WorkersWanted(Struct, frozen=True, kw_only=True):
+    """Somebody wants another number of processes for a task."""
+
+    task: int
+    workers: int
 
 
 class BlocksChecked(Struct, frozen=True, kw_only=True):
@@ -164,6 +173,7 @@ Event: TypeAlias = (
     | WorkerEnding
     | ConnectionLost
     | ProcessEnded
+    | WorkersWanted
     | BlocksChecked
     | Ticked
     | StopAsked

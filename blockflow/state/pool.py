@@ -6,7 +6,8 @@
 3. A process that crashes is replaced. If it never asked for a block, the next one starts later, and after some such
    ends in a row the pool gives up: something is wrong with starting, and only people can help. A crash in a block is
    counted on the block, not here.
-4. Where starting has worked before, it is given up only after very many such ends in a row, some ten minutes of them,
+4. A job that its cluster has lost before it began says nothing about starting.
+5. Where starting has worked before, it is given up only after very many such ends in a row, some ten minutes of them,
    and only when no other process is at work: a file system that is gone for a minute ends no run of a month.
 """
 
@@ -26,17 +27,23 @@ class Pool:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        """Greatest number of processes at once."""
+        """Greatest number of processes at once; people may change it. With 0 the task is paused."""
         self.alive: set[int] = set()
         self.gave_up: str | None = None
         """Why no process is started any more; None while all is well."""
         self._reached: set[int] = set()
-        self._joined: set[int] = set()
+        self.joined_processes: set[int] = set()
+        """Those of the living that have come, and perhaps left."""
         self._adopted: set[int] = set()
         self._works = False
         """A process has asked for a block before."""
         self._declined = 0
         self._bad_starts = 0
+
+    def resize(self, size: int) -> None:
+        """Have another number of processes from now on; those that are too many are not ended here."""
+        self.size = size
+        self._declined = 0
 
     def wanted(self, blocks: int) -> int:
         """How many processes to start now.
@@ -71,7 +78,7 @@ class Pool:
     def joined(self, process: int | None) -> None:
         """A worker in a process has come: it wants to work."""
         if process in self.alive:
-            self._joined.add(process)
+            self.joined_processes.add(process)
 
     def reached(self, process: int | None) -> None:
         """A process, or a worker from elsewhere (None), asks for a block: starting works."""
@@ -82,18 +89,18 @@ class Pool:
             self._works = True
             self._reached.add(process)
 
-    def ended(self, process: int, *, clean: bool, how: str) -> None:
-        """A process is gone."""
+    def ended(self, process: int, *, clean: bool, how: str, lost: bool = False) -> None:
+        """A process is gone; with `lost` its machine was to blame."""
         if process not in self.alive:
             return
         self.alive.discard(process)
-        joined = process in self._joined
-        self._joined.discard(process)
+        joined = process in self.joined_processes
+        self.joined_processes.discard(process)
         if process in self._reached:
             self._reached.discard(process)
         elif clean and not joined:
             self._declined += 1
-        else:
+        elif not lost:
             self._bad_starts += 1
             most = PATIENCE * self.size if self._works else max(LEAST_BAD_STARTS, self.size)
             if self._bad_starts >= most and not self._reached:
@@ -104,4 +111,4 @@ class Pool:
     @property
     def exhausted(self) -> bool:
         """No process lives, and none will be started."""
-        return not self.alive and (self.gave_up is not None or self._declined >= self.size)
+        return not self.alive and (self.gave_up is not None or 0 < self.size <= self._declined)

@@ -233,7 +233,10 @@ class Scheduler:
             case ev.ConnectionLost():
                 done += self._disconnected(event, now)
             case ev.ProcessEnded():
-                self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how)
+                self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how, lost=event.lost)
+                self._touched.add(event.task)
+            case ev.WorkersWanted():
+                self._books[event.task].pool.resize(event.workers)
                 self._touched.add(event.task)
             case ev.BlocksChecked():
                 done += self._checked(event, now)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import structs
 
+from blockflow.plan.launcher import is_local
 from blockflow.plan.order import ranks_for
 from blockflow.plan.plan import single
 from blockflow.state.block_states import BlockStates
@@ -82,6 +83,8 @@ class TaskBook:
         ranks = ranks_for(plan.task.order, plan.grid.shape)
         self.frontier = Frontier(plan.roots(), plan.grid.size, ranks)
         self.pool = Pool(plan.workers)
+        self.in_jobs = not is_local(plan.launchers)
+        """Workers that wait in vain keep machines from others."""
         self.pace = Pace()
         """Of the blocks."""
         self.limit = Limit()
@@ -169,7 +172,12 @@ class TaskBook:
     @property
     def ended(self) -> bool:
         """Every block is in a state that it never leaves."""
-        return self.blocks.count(*ENDED) == self.plan.grid.size
+        return not self.unended
+
+    @property
+    def unended(self) -> int:
+        """Blocks that something is left to do for."""
+        return self.plan.grid.size - self.blocks.count(*ENDED)
 
     @property
     def state(self) -> TaskState:

@@ -8,7 +8,8 @@ In order: a worker says :class:`Hello`, the driver :class:`Welcome` or :class:`R
 it holds (:class:`Held`). From then on the worker sends
 :class:`Report` (which may also ask for blocks), :class:`Returned`, :class:`Heartbeat` and at the end :class:`Goodbye`;
 the driver sends :class:`Granted`, :class:`Acknowledged`, :class:`Alive`, :class:`Recalled` and at the end
-:class:`Finished`.
+:class:`Finished`. Somebody who is no worker may say :class:`Scale` and is answered :class:`Scaled` or
+:class:`Refused`.
 """
 
 from __future__ import annotations
@@ -123,6 +124,15 @@ class Held(_Message, frozen=True, tag=6):
     """Comes back in the answer."""
 
 
+class Scale(_Message, frozen=True, tag=7):
+    """Another number of workers is wanted for a task; said by who is no worker, instead of :class:`Hello`."""
+
+    protocol: Natural
+    run: Name
+    task: Name
+    workers: Natural
+
+
 # --------------------------------------------------------------------------------------------------- driver to worker
 
 
@@ -218,8 +228,15 @@ class Finished(_Message, frozen=True, tag=22):
     """There is nothing more to do for this worker."""
 
 
-FromWorker: TypeAlias = Hello | Held | Report | Returned | Heartbeat | Goodbye
-FromDriver: TypeAlias = Welcome | Refused | Granted | Acknowledged | Alive | Recalled | Finished
+class Scaled(_Message, frozen=True, tag=23):
+    """The task has another number of workers from now on."""
+
+    before: Natural
+    """How many were wanted before."""
+
+
+FromWorker: TypeAlias = Hello | Held | Report | Returned | Heartbeat | Goodbye | Scale
+FromDriver: TypeAlias = Welcome | Refused | Granted | Acknowledged | Alive | Recalled | Finished | Scaled
 
 _ENCODER = msgspec.msgpack.Encoder()
 _FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)

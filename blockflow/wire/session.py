@@ -38,6 +38,7 @@ from blockflow.wire.messages import (
     Refused,
     Report,
     Returned,
+    Scaled,
     Welcome,
     grid_of,
     pack_runs,
@@ -185,6 +186,8 @@ class WorkerSession:
             case Finished():
                 self.dismissed = True
                 self.drain()
+            case Scaled():
+                raise RemoteProtocolError("Scaled is no answer to a worker")
             case _:
                 assert_never(message)
 

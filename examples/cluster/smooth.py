@@ -8,7 +8,8 @@
 
 Start it on a machine from which jobs can be submitted, in a directory that all nodes see: there it makes its data,
 logs, and the file that tells workers where the run is. It may be stopped at any time (Ctrl-C): started again, it goes
-on where it has ended. `blockflow cancel run` ends it from another shell; `blockflow worker run` adds a worker.
+on where it has ended. `blockflow cancel run` ends it from another shell; `blockflow worker run` adds a worker, and
+`blockflow scale run smooth 8` changes how many it has itself.
 """
 
 import argparse

@@ -172,6 +172,54 @@ def test_no_more_jobs_are_left_waiting_than_there_are_blocks(cluster: Any, folde
         assert run(task_of(note(folder, 0.5), 48, launcher=Slurm(40, poll=SOON, cpus=1)))
 
 
+def test_jobs_that_wait_for_nothing_are_let_go(cluster: Any, folder: Path) -> None:
+    """The last block takes long: all nodes but its own are free meanwhile."""
+
+    def work(block: Any) -> None:
+        while block.index == 19 and not (folder / "go").exists():
+            time.sleep(0.02)
+        note(folder)(block)
+
+    def watch() -> None:
+        try:
+            cluster.wait(lambda: len(done(folder)) == 19 and len(cluster.queue()) == 1, "idle jobs to end")
+        finally:
+            (folder / "go").touch()
+
+    with Beside(watch):
+        assert run(task_of(work, launcher=Slurm(6, poll=SOON)))
+
+
+def test_more_jobs_and_fewer_while_a_run_goes_on(cluster: Any, folder: Path) -> None:
+    blocks = 300
+
+    def work(block: Any) -> None:
+        for first, file in ((30, "go"), (150, "go on")):
+            while block.index >= first and not (folder / file).exists():
+                time.sleep(0.02)
+        note(folder, 0.02)(block)
+
+    def scale() -> None:
+        place = str(folder.parent / "logs")
+        try:
+            cluster.wait(lambda: attempts(folder) >= 5, "some blocks")
+            assert cli.main(["scale", place, "t", "30"]) == 0
+            cluster.wait(lambda: len(cluster.queue()) == 30, "more jobs, of which many wait")
+            cluster.wait(lambda: sum(line.endswith("RUNNING") for line in cluster.queue()) == 12, "12 to run")
+            assert cli.main(["scale", place, "t", "1"]) == 0
+            (folder / "go").touch()
+            cluster.wait(lambda: len(cluster.queue()) == 1, "all jobs but one to end")
+            assert cli.main(["scale", place, "t", "4"]) == 0
+        finally:
+            (folder / "go").touch()
+            (folder / "go on").touch()
+
+    with Beside(scale):
+        assert run(task_of(work, blocks, launcher=Slurm(2, poll=SOON)))
+    assert done(folder) == list(range(blocks))
+    assert attempts(folder) == blocks, "a block was begun twice"
+
+
 # ----------------------------------------------------------------------------------------------------------- trouble
 
 

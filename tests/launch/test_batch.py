@@ -161,6 +161,7 @@ def test_orders_that_come_together_are_one_submission(
     assert read_handover(told.payload, 3)["functions"] == b"same for all"
     assert (tmp_path / told.payload).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / told.payload).stat().st_size < 20_000
+    wait_for(lambda: "look" in queue.calls)  # which comes after what is written here
     assert read_records(tmp_path / "r.jobs").jobs == (("Slurm", "1"),)
 
 
@@ -264,6 +265,7 @@ def test_how_jobs_end(fleet: BatchFleet, queue: Queue) -> None:
         2: (1, False),
         3: (1, True),
     }
+    assert [process for process, end in found.items() if end.lost] == [2]
     assert found[1].how == "ended as Slurm job 1_1: FAILED"
     assert found[3].how == "ended as Slurm job 1_3: not in the queue any more"
     assert len(fleet) == 0
@@ -312,7 +314,8 @@ def test_what_is_not_needed_is_called_off_before_it_begins(fleet: BatchFleet, qu
     submitted(queue, 6)
     queue.becomes(Phase.RUNNING, ("1", 0), ("1", 1))
     wait_for(lambda: fleet.standing()["t"].running == 2)
-    fleet.release([1, 4, 5])
+    assert fleet.release([1, 5, 4, 3], 2) == 2
+    assert fleet.release([1, 3, 5, 4], 2) == 2, "those that were called off count"
     found = ends(fleet, 2)
     assert {process: end.code for process, end in found.items()} == {4: 0, 5: 0}
     assert len(queue.alive()) == 4
@@ -322,7 +325,7 @@ def test_what_was_not_submitted_yet_is_just_forgotten(fleet: BatchFleet, queue: 
     queue.silent = {"submit"}
     start(fleet, 3)
     wait_for(lambda: "submit" in queue.calls)
-    fleet.release([0, 1, 2, 99])
+    assert fleet.release([0, 1, 2, 99], 4) == 3
     found = ends(fleet, 3)
     assert {end.how for end in found.values()} == {"was not needed"}
     assert len(fleet) == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blockflow import Command, Context, Roi, Task
+from blockflow import LSF, Command, Context, Local, Roi, Slurm, Task
 from blockflow.launch.crew import Crew
 from blockflow.launch.local import LocalLauncher
 from blockflow.launch.payload import pack_functions
@@ -18,7 +18,7 @@ from blockflow.net.connection_file import Connection, private_directory, write_c
 from blockflow.plan.plan import compile_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blockflow.state.events import ProcessEnded
 
@@ -106,6 +106,57 @@ def test_a_process_that_ended_makes_room_for_another(scene: Scene) -> None:
         (end,) = scene.ends(crew, 1)
         assert (end.process, end.clean) == (process, False)
         assert end.how.startswith("was killed by SIGKILL; see ")
+
+
+def test_more_processes_than_a_task_asked_for_come_from_its_last_launcher(scene: Scene) -> None:
+    crew = scene.crew(task_of(tell, launcher=[Local(1), Command("env VIA=command {arguments}", 1)]))
+    for process in range(4):
+        crew.start(process, 0)
+    scene.ends(crew, 4)
+    assert len(list((scene.folder / "logs/t").glob("job-*.log"))) == 3
+
+
+def test_jobs_that_are_too_many_are_called_off_newest_first(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleets: dict[str, Waiting] = {}
+
+    def make_fleet(launcher: Any, **more: object) -> Any:
+        return fleets.setdefault(type(launcher).__name__, Waiting())
+
+    monkeypatch.setattr("blockflow.launch.fleets.make_fleet", make_fleet)
+    crew = scene.crew(task_of(tell, launcher=[Slurm(3), LSF(4)]))
+    for process in range(7):
+        crew.start(process, 0)
+    fleets["LSF"].waiting -= {5, 6}  # they have begun
+    crew.trim(0, 7)
+    assert (fleets["Slurm"].released, fleets["LSF"].released) == ([], [])
+    for _ in range(2):
+        crew.trim(0, 4)
+        assert (fleets["Slurm"].released, fleets["LSF"].released) == ([2], [4, 3])
+
+
+class Waiting:
+    """A fleet whose jobs wait."""
+
+    def __init__(self) -> None:
+        self.waiting: set[int] = set()
+        self.released: list[int] = []
+
+    def __len__(self) -> int:
+        return 0
+
+    def start(self, order: Any) -> None:
+        self.waiting.add(order.process)
+
+    def release(self, processes: Sequence[int], most: int) -> int:
+        called_off = [process for process in processes if process in self.waiting][:most]
+        self.released += [process for process in called_off if process not in self.released]
+        return len(called_off)
+
+    def dismiss(self) -> None:
+        pass
+
+    def stop(self, *, grace: float) -> None:
+        pass
 
 
 def test_without_logs_ends_name_none(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:

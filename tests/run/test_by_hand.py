@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,10 @@ import pytest
 
 import blockflow
 from blockflow import Block, Context, Roi, Task, cli, run_blockwise
+from blockflow.errors import PlanError, UnreachableError
+from blockflow.launch.by_hand import scale_run
+from blockflow.net.connection_file import private_directory, write_connection
+from blockflow.net.tls import make_certificate
 from tests.run.scene import wait_for
 
 if TYPE_CHECKING:
@@ -32,6 +38,8 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Run:
     """A run in a thread; its own worker is at its first block until others have done the rest."""
 
+    host: str | None = "127.0.0.1"
+
     def __init__(self, seen: Path, blocks: int = 30, **more: Any) -> None:
         self._seen = seen
         self.result: Any = None
@@ -47,7 +55,7 @@ class Run:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        self.result = run_blockwise([self._task], progress=False, summary=False, host="127.0.0.1")
+        self.result = run_blockwise([self._task], progress=False, summary=False, host=self.host)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -122,6 +130,99 @@ def test_ctrl_c_lets_them_finish_their_blocks(seen: Path, logs: Path) -> None:
         assert process.wait(20) == 0
     assert run.result
     assert len([file for file in seen.iterdir() if "-" in file.name]) == 100, "a block was run twice"
+
+
+# --------------------------------------------------------------------------------------------------- more and fewer
+
+
+class Paced(Run):
+    """A run that waits in its tenth block and behind, until it is let go on.
+
+    Each block leaves a file of its process when it begins, and another one when it ends.
+    """
+
+    def __init__(self, seen: Path, blocks: int, workers: int) -> None:
+        super().__init__(seen)
+
+        def work(block: Block) -> None:
+            (seen / f"{block.index}-{os.getpid()}").touch()
+            time.sleep(0.02)
+            while (block.index or 0) >= 10 and not (seen / "go on").exists():
+                time.sleep(0.01)
+            (seen / f"{block.index}.done").touch()
+
+        roi = Roi((0,), (10,))
+        self._task = Task("work", Roi((0,), (10 * blocks,)), roi, roi, work, num_workers=workers)
+
+    def go_on(self) -> None:
+        (self._seen / "go on").touch()
+
+    def done(self) -> int:
+        return len(list(self._seen.glob("*.done")))
+
+    def begun(self) -> int:
+        return len(list(self._seen.glob("*-*")))
+
+    def living(self) -> int:
+        """How many of the workers that have begun a block are still there."""
+        return sum(Path(f"/proc/{pid}").exists() for pid in workers(self._seen))
+
+
+def scale(place: Path, workers: int, task: str = "work") -> int:
+    return cli.main(["scale", str(place), task, str(workers)])
+
+
+def test_more_workers_and_fewer_and_none(seen: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = 400
+    with Paced(seen, blocks, 1) as run:
+        assert scale(logs, 4) == 0
+        assert "work: 4 workers are wanted now, 1 were before" in capsys.readouterr().out
+        wait_for(lambda: len(workers(seen)) == 4)
+        assert scale(logs, 0) == 0
+        run.go_on()
+        wait_for(lambda: run.living() == 0)
+        assert run.begun() == run.done(), "a worker was ended in the middle of a block"
+        assert run.done() < blocks
+        assert scale(logs, 2) == 0
+    assert run.result
+    assert run.begun() == blocks, "a block was run twice"
+    assert len(workers(seen)) == 6
+
+
+def test_a_run_of_this_machine_alone_can_be_scaled_as_well(seen: Path, logs: Path) -> None:
+    """It listens on no network; only its user can enter the directory of its socket."""
+    alone = Paced(seen, 60, 1)
+    alone.host = None
+    with alone as run:
+        assert scale(next(logs.glob(".runs/*.connection")), 3) == 0
+        wait_for(lambda: len(workers(seen)) == 3)
+    assert run.result
+
+
+def test_what_cannot_be_scaled(seen: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scale(logs, 3) == cli.WRONG
+    assert "no run that goes on is found" in capsys.readouterr().err
+    with Paced(seen, 4, 1):
+        assert scale(logs, 3, "other") == cli.WRONG
+        assert "no task is called 'other'" in capsys.readouterr().err
+        for text in ("-1", "x", "1.5", ""):
+            with pytest.raises(SystemExit, match="2"):
+                cli.main(["scale", str(logs), "work", text])
+        for number in (-1, True, 1.5, 10**6, "3"):
+            with pytest.raises(PlanError, match="workers must be a whole number from 0 to 999999, got"):
+                scale_run(logs, "work", number)
+    assert scale(logs, 3) == cli.WRONG
+    assert "is over" in capsys.readouterr().err
+
+
+def test_a_driver_that_is_dead_cannot_be_asked(tmp_path: Path) -> None:
+    folder = private_directory(tmp_path / "runs")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        pem = make_certificate("run", datetime.datetime.now(datetime.UTC))
+        connection = write_connection(folder, "run", (closed.getsockname(),), pem)
+        with pytest.raises(UnreachableError, match="the driver of run run cannot be reached"):
+            scale_run(Path(connection.path), "work", 3)
 
 
 # ------------------------------------------------------------------------------------------- without a shared directory

@@ -149,8 +149,11 @@ def test_the_time_limit_of_a_job_ends_a_worker_in_time(folder: Path, monkeypatch
     assert len(list(folder.glob("*.done"))) == 2
 
 
-def test_a_script_with_a_client_ends_cleanly(folder: Path) -> None:
-    """A user's own loop sees that there are no more blocks, and goes on behind it."""
+@pytest.mark.parametrize(
+    ("number", "environment"), [(signal.SIGTERM, {}), (signal.SIGINT, {"LSB_JOBID": "7"})], ids=["anywhere", "in LSF"]
+)
+def test_a_script_with_a_client_ends_cleanly(folder: Path, number: signal.Signals, environment: dict[str, str]) -> None:
+    """A user's own loop sees that there are no more blocks, and goes on behind it. LSF begins with SIGINT."""
     script = folder.parent / "script_of_a_worker.py"
     script.write_text(
         textwrap.dedent(
@@ -172,13 +175,13 @@ def test_a_script_with_a_client_ends_cleanly(folder: Path) -> None:
     )
 
     def function() -> None:
-        code = subprocess.call([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": _ROOT})
+        code = subprocess.call([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": _ROOT} | environment)
         (folder / f"code.{code}").touch()
 
     def interfere() -> None:
         wait_for(lambda: any(path.read_text() for path in folder.glob("0.*.begun")))
         pid = int(next(folder.glob("0.*.begun")).read_text())
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
         time.sleep(0.1)
         (folder / "go").touch()
         wait_for((folder / f"end.{pid}").exists)

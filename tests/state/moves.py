@@ -239,6 +239,10 @@ def _stop(world: World, _: Random) -> None:
     world.stop()
 
 
+def _resize(world: World, random: Random) -> None:
+    world.resize(random.randrange(len(world.plan.tasks)), random.choice((0, 1, 2, 5)))
+
+
 _FAULTS: list[Callable[[World, Random], None]] = [
     _report_failures,
     _report_again,
@@ -255,6 +259,7 @@ _FAULTS: list[Callable[[World, Random], None]] = [
     _pass_a_lease,
     _end_process,
     _answer_check_badly,
+    _resize,
     _stop,
 ]
 

@@ -144,6 +144,8 @@ class World:
         self.checks: list[ev.RunChecks] = []
         """That have not been answered."""
         self.stopped = False
+        self.wanted = {task.number: task.task.num_workers for task in plan.tasks}
+        """By task: how many processes."""
         self._rows: dict[tuple[int, str], set[int]] = {}
         """By task and host: blocks that failed there since the last that was done."""
         self._numbers = count()
@@ -321,6 +323,11 @@ class World:
                     worker.dismissed, worker.asking = True, False
         self.stopped = True
         self._handle(ev.StopAsked())
+
+    def resize(self, task: int, workers: int) -> None:
+        """Somebody wants another number of processes."""
+        self.wanted[task] = workers
+        self._handle(ev.WorkersWanted(task=task, workers=workers))
 
     # ------------------------------------------------------------------------------------------------ liveness
 
@@ -574,10 +581,19 @@ class World:
         assert worker.connected
         if number in self._expected_dismissals:
             self._expected_dismissals.remove(number)
+        elif self._is_surplus(worker):
+            assert worker.asking or worker.live
+            worker.dismissed = True
         else:
             assert worker.asking
             assert self.stopped or self._over(worker.task), "a worker was dismissed too early"
         worker.asking = False
+
+    def _is_surplus(self, worker: GhostWorker) -> bool:
+        """Whether a worker's task has more processes than are wanted."""
+        colleagues = [w for w in self.workers.values() if w.task == worker.task and w.connected and not w.dismissed]
+        processes = {w.process for w in colleagues if w.process is not None}
+        return worker.process in processes and len(processes) > self.wanted[worker.task] and not self.stopped
 
     def _over(self, task: int) -> bool:
         """Nothing can happen in a task, unless a new worker comes by itself."""
@@ -602,7 +618,7 @@ class World:
         self._processes_seen.add(start.process)
         self.processes[start.process] = start.task
         alive = list(self.processes.values()).count(start.task)
-        assert alive <= self.plan.tasks[start.task].task.num_workers
+        assert alive <= self.wanted[start.task]
 
     def _check_asked(self, check: ev.RunChecks) -> None:
         keys = [(check.task, index) for index in check.indices.tolist()]

@@ -51,6 +51,7 @@ from_worker: st.SearchStrategy[wire.FromWorker] = st.one_of(
     st.builds(wire.Returned, naturals, naturals),
     st.builds(wire.Heartbeat, naturals),
     st.builds(wire.Goodbye, st.text(max_size=LONGEST_ERROR)),
+    st.builds(wire.Scale, naturals, names, names, naturals),
 )
 from_driver: st.SearchStrategy[wire.FromDriver] = st.one_of(
     st.builds(
