@@ -1,6 +1,7 @@
 """How long does it take to smooth a zarr volume into another?
 
-``gaussian.py <contender> <source> <edge> <block> [map]``; with ``map`` blockflow is given the arrays, not the blocks.
+``gaussian.py <contender> <source> <edge> <block> [map]``; with ``map`` blockflow is given the arrays, not the blocks, and
+decides itself how many workers it starts: as many as there are cores, like the others.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ def mapped(source: str, target: str, block: int) -> None:
         out=volumes.opened(target, "r+"),
         grid=block,
         context=volumes.CONTEXT,
-        num_workers=contenders.WORKERS,
         progress=False,
     )
 

@@ -42,6 +42,9 @@ __all__ = ["Beginning", "first_for_workers"]
 START_SECONDS = 0.3
 """What it takes to start workers, with something to spare; if it takes less, little is lost."""
 
+MEANWHILE_SECONDS = 0.5
+"""What this process goes on with when workers are started, because they import what the function needs as well."""
+
 LOOK_SECONDS = 0.02
 """How often the second thread looks."""
 
@@ -56,12 +59,12 @@ def first_for_workers(size: int, done: int, seconds: float, workers: int) -> int
         workers: How many there would be.
 
     >>> first_for_workers(100, done=1, seconds=0.1, workers=2), first_for_workers(100, done=10, seconds=0.05, workers=2)
-    (4, None)
+    (7, None)
     """
     if not done and seconds < START_SECONDS:
         return None  # who knows how long the first one takes
     each = seconds / max(1, done)
-    meanwhile = int(START_SECONDS / each) if done else 0
+    meanwhile = int(MEANWHILE_SECONDS / each) if done else 0
     first = done + 1 + meanwhile
     saved = (size - first) * each * (1 - 1 / workers)
     return first if saved > START_SECONDS else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from blockflow.errors import BlockError, GeometryError, PlanError, ValueLossError
 from blockflow.ops.results import RESULT, ResultWriter
-from blockflow.ops.voxels import Reader, Writer
+from blockflow.ops.voxels import Reader, Writer, chunks_come_again
 from blockflow.plan.block import BlockStatus
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Job:
     """Whether what the function returns, beyond what goes into sinks, is kept."""
     folder: Path | None
     """Where results and exceptions are kept; None to keep them in this process."""
+    cache_bytes: int
+    """Chunks that each process keeps of each source, if some are read again."""
     setup: Callable[[], Any] | None
     teardown: Callable[[Any], Any] | None
 
@@ -58,7 +60,10 @@ class OpenJob:
 
     def __init__(self, job: Job, kept: dict[int, Any]) -> None:
         self.job = job
-        self.readers = [Reader(source, pad) for source, pad in zip(job.sources, job.pads, strict=True)]
+        self.readers = [
+            Reader(source, pad, job.cache_bytes if chunks_come_again(source, job.grid) else 0)
+            for source, pad in zip(job.sources, job.pads, strict=True)
+        ]
         self.writers = [Writer(sink, job.casting) for sink in job.sinks]
         self.clip = not any(job.pads)
         self.kept = kept

@@ -18,7 +18,7 @@ import numpy as np
 from blockflow.arrays.shared import SharedArray
 from blockflow.driving import ended_by_sigterm
 from blockflow.ops.beginning import Beginning
-from blockflow.ops.request import MapOptions, MapRequest
+from blockflow.ops.request import CACHE_BYTES, MapOptions, MapRequest
 from blockflow.ops.running import running_here, running_in_workers
 from blockflow.ops.work import work_of
 from blockflow.run import run_blockwise
@@ -52,6 +52,7 @@ def map_blocks(
     dtype: DTypeLike | Sequence[DTypeLike] | None = None,
     casting: Casting = "checked",
     collect: bool = False,
+    cache_bytes: int = CACHE_BYTES,
     setup: Callable[[], Any] | None = None,
     teardown: Callable[[Any], Any] | None = None,
     mask: Any = None,
@@ -101,6 +102,8 @@ def map_blocks(
             :func:`numpy.can_cast`; ``"unsafe"`` takes anything.
         collect: Return a list of what the function returned for each block, in the order of the grid, None for blocks
             that `mask` left out. With `out`, of what it returned after the results for the outputs.
+        cache_bytes: How much each process keeps of each chunked source, decoded, because blocks read more than they
+            write; 0 for nothing. Nobody may write to sources while a map runs.
         setup: Called once in each worker process (or in this one, for ``num_workers=0``); the function gets what it
             returns as its last argument.
         teardown: Called with that in the end.
@@ -139,6 +142,7 @@ def map_blocks(
         dtype=dtype,
         casting=casting,
         collect=collect,
+        cache_bytes=cache_bytes,
         setup=setup,
         teardown=teardown,
         mask=mask,

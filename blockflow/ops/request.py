@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from blockflow.plan.alignment import SharedChunks
     from blockflow.plan.grid import Grid
 
-__all__ = ["MapOptions", "MapRequest"]
+__all__ = ["CACHE_BYTES", "MapOptions", "MapRequest"]
+
+
+CACHE_BYTES = 64 * 2**20
+"""Enough for most rows of blocks, and little beside what a block takes."""
 
 
 class MapOptions(TypedDict, total=False):
@@ -34,6 +38,7 @@ class MapOptions(TypedDict, total=False):
     call: Call
     dtype: DTypeLike | Sequence[DTypeLike] | None
     casting: Casting
+    cache_bytes: int
     setup: Callable[[], Any] | None
     teardown: Callable[[Any], Any] | None
     mask: Any
@@ -62,6 +67,7 @@ class MapRequest:
     dtype: Any = None
     casting: Casting = "checked"
     collect: bool = False
+    cache_bytes: int = CACHE_BYTES
     setup: Callable[[], Any] | None = None
     teardown: Callable[[Any], Any] | None = None
     mask: Any = None
@@ -87,6 +93,9 @@ class MapRequest:
         number = self.num_workers
         if number is not None and (isinstance(number, bool) or not hasattr(number, "__index__") or number < 0):
             raise PlanError(f"num_workers must be a whole number >= 0, or None for all processors, got {number!r}")
+        kept = self.cache_bytes
+        if isinstance(kept, bool) or not hasattr(kept, "__index__") or kept < 0:
+            raise PlanError(f"cache_bytes must be a whole number >= 0, got {kept!r}")
         if self.remote and self.run_dir is None:
             raise PlanError(
                 "workers on other machines keep results and exceptions in the run directory: pass run_dir, of a file "

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from blockflow.arrays.casting import cast
+from blockflow.arrays.recent import with_recent_chunks
 from blockflow.errors import GeometryError, ValueLossError
 from blockflow.ops.padding import Padding, padded
+from blockflow.plan.storage import lengths, stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from blockflow.arrays.array import Array
     from blockflow.geometry import Box
+    from blockflow.plan.grid import Grid
 
-__all__ = ["Casting", "Reader", "Writer"]
+__all__ = ["Casting", "Reader", "Writer", "chunks_come_again"]
 
 Casting: TypeAlias = Literal["checked", "no", "equiv", "safe", "same_kind", "unsafe"]
 """``"checked"`` takes any values that the dtype can hold; the others are those of :func:`numpy.can_cast`."""
@@ -31,7 +34,7 @@ class _Place:
     """Where the voxels of an array are in the world."""
 
     def __init__(self, array: Array) -> None:
-        self.data = array.data
+        self.data: Any = array.data
         self.channels = tuple(array.shape[: array.channel_dims])
         self.extents = tuple(array.shape[array.channel_dims :])
         self.scale = tuple(zip(array.offset, array.voxel_size, strict=True))
@@ -51,9 +54,11 @@ class Reader(_Place):
     (array([0, 1]), array([0, 0, 1]))
     """
 
-    def __init__(self, array: Array, pad: Padding | None) -> None:
+    def __init__(self, array: Array, pad: Padding | None, cache_bytes: int = 0) -> None:
         super().__init__(array)
         self.pad = pad
+        if cache_bytes:
+            self.data = with_recent_chunks(array.data, cache_bytes)
 
     def read(self, box: Box) -> NDArray[Any]:
         """A new array of the voxels of a box; what is outside the array is left out, or padded."""
@@ -70,6 +75,21 @@ class Reader(_Place):
         part = np.asarray(self.data[(*self.every_channel, *key)])
         # Arrays in memory answer with views of themselves; functions may change what they are given.
         return part if part.base is None and part.flags.writeable else part.copy()
+
+
+def chunks_come_again(array: Array, grid: Grid) -> bool:
+    """Whether blocks of a grid read some chunk of an array more often than once.
+
+    >>> import zarr
+    >>> from blockflow.arrays.array import Array
+    >>> from blockflow.plan.grid import Grid
+    >>> image = Array(zarr.create_array({}, shape=(100,), chunks=(10,), dtype="u1"))
+    >>> [chunks_come_again(image, Grid.regular((100,), 20, context=context)) for context in (0, 1)]
+    [False, True]
+    """
+    place = stored(array, "a source", dims=len(grid.shape))
+    along = zip(lengths(grid, place, read=True), place.box, place.voxel_size, strict=True)
+    return any(each.moved * voxel > end - begin for each, (begin, end), voxel in along)
 
 
 class Writer(_Place):

@@ -124,6 +124,7 @@ class Work:
             casting=request.casting,
             collect=request.collect,
             folder=folder,
+            cache_bytes=int(request.cache_bytes),
             setup=request.setup,
             teardown=request.teardown,
         )

@@ -33,6 +33,7 @@ ANY: dict[str, Any] = {"grid": GRID, "progress": False}
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers seem to start in no time, so that they pay at once."""
     monkeypatch.setattr(beginning, "START_SECONDS", 0.001)
+    monkeypatch.setattr(beginning, "MEANWHILE_SECONDS", 0.001)
     monkeypatch.setattr(beginning, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
 
