@@ -1,7 +1,7 @@
 """How long does it take to smooth a zarr volume into another?
 
-``gaussian.py <contender> <source> <edge> <block> [map]``; with ``map`` blockflow is given the arrays, not the blocks, and
-decides itself how many workers it starts: as many as there are cores, like the others.
+``gaussian.py <contender> <source> <edge> <block> [map]``; with ``map`` blockflow is given the arrays, not the blocks,
+and decides itself how many workers it starts: as many as there are cores, like the others.
 """
 
 from __future__ import annotations
