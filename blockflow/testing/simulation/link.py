@@ -275,6 +275,7 @@ class Link:
         welcome = self.session.welcome
         watched = welcome is None or welcome.watched
         if self.line is not None and not watched and self.session.unanswered_for(now) > self.session.lease_seconds / 2:
+            self._cluster.unanswered(self._worker)
             self._lose()
 
     def set_timer(self) -> None:
