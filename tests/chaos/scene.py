@@ -31,7 +31,7 @@ ROOT = Path(blockflow.__file__).parents[1]
 ROUNDS = int(os.environ.get("BLOCKFLOW_CHAOS_ROUNDS", "1"))
 """How often each kind of trouble is made; CI makes it once."""
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which a test gives up."""
 
 

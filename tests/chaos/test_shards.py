@@ -15,6 +15,7 @@ import pytest
 import zarr
 
 from blockflow import Ledger, run_blockwise
+from blockflow.place import is_dead
 from tests.chaos import shards
 from tests.chaos.scene import ROOT, ROUNDS, environment, until
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 KILLS = 8
 DRIVER_KILLS = 2
-LATEST = 4
-"""Blocks that begin before workers are killed, if none is seen while it writes."""
-
 MOST = 3
 """Kills that hit the same block: one that ends five workers has failed."""
 
@@ -41,24 +39,20 @@ def started(folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def kill_a_writer(store: Path, driver: subprocess.Popen[bytes], hits: Counter[int]) -> None:
-    """Kill a worker that is just writing a shard, and all others; not where a block has been hit too often."""
-    known, begun = torn(store), executions(store)
-
-    def is_time() -> bool:
-        return bool(torn(store) - known) or executions(store) >= begun + LATEST
-
-    while driver.poll() is None:
-        until(lambda: is_time() or driver.poll() is not None, "a worker writes")
+def kill_a_writer(store: Path, dice: random.Random, hits: Counter[int]) -> None:
+    """Kill a worker that is in the middle of writing a shard, and all others; no block too often."""
+    while True:
+        shards.allow(store, executions(store) + dice.randrange(1, 4))
+        until(lambda: writing(store), "a worker is in the middle of writing")
         pids, running = at_work(store)
-        if any(hits[block] >= MOST for block in running):
-            known, begun = torn(store), executions(store)
-            continue
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        hits.update(running)
-        return
+        if all(hits[block] < MOST for block in running):
+            break
+    assert torn(store)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: all(map(is_dead, pids)), "they are dead")
+    hits.update(running)
 
 
 def torn(store: Path) -> set[str]:
@@ -68,7 +62,7 @@ def torn(store: Path) -> set[str]:
 
 
 def trace(store: Path) -> list[tuple[str, int, int]]:
-    """What the processes told: that a block began or ended, the process, the block."""
+    """What the processes told: that a block began, stops while it is written, or ended; the process, the block."""
     path = store.with_name("array.zarr.trace")
     lines = path.read_text().splitlines() if path.exists() else []
     return [(what, int(pid), int(block)) for what, pid, block in map(str.split, lines)]
@@ -79,11 +73,17 @@ def executions(store: Path) -> int:
     return sum(what == "began" for what, _, _ in trace(store))
 
 
+def writing(store: Path) -> bool:
+    """Whether a worker that lives has stopped in the middle of writing."""
+    last = {pid: what for what, pid, _ in trace(store)}
+    return any(what == "writes" and not is_dead(pid) for pid, what in last.items())
+
+
 def at_work(store: Path) -> tuple[set[int], set[int]]:
-    """Processes that have begun a block, and the blocks that are not ended by the process that began them last."""
-    told = trace(store)
-    last = {block: (what, pid) for what, pid, block in told}
-    return {pid for _, pid, _ in told}, {block for block, (what, _) in last.items() if what == "began"}
+    """Processes that live and have begun a block, and the blocks that they have not ended."""
+    last = {pid: (what, block) for what, pid, block in trace(store)}
+    alive = {pid: told for pid, told in last.items() if not is_dead(pid)}
+    return set(alive), {block for what, block in alive.values() if what != "ended"}
 
 
 @pytest.mark.slow
@@ -93,18 +93,20 @@ def test_shards_are_whole_whoever_was_killed(tmp_path: Path, seed: int) -> None:
     store = tmp_path / "array.zarr"
     todo = ["worker"] * KILLS + ["driver"] * DRIVER_KILLS
     dice.shuffle(todo)
+    shards.allow(store, 0)
     driver = started(tmp_path)
     hits = Counter[int]()
     for what in todo:
-        kill_a_writer(store, driver, hits)
+        kill_a_writer(store, dice, hits)
         if what == "driver":
             driver.kill()
             driver.wait()
             driver = started(tmp_path)
+    shards.allow(store, 10**9)
     until(lambda: driver.poll() is not None, "the run ends")
     assert driver.returncode == 0, (tmp_path / "said").read_text()
     print(f"{executions(store)} executions of {shards.BLOCKS} blocks, {len(torn(store))} torn writes")
-    assert hits.total() >= KILLS, "too few blocks were running when workers were killed"
+    assert hits.total() >= KILLS + DRIVER_KILLS
     assert Ledger.open(tmp_path / "run").counts("fill")["done"] == shards.BLOCKS
     undisturbed = tmp_path / "undisturbed.zarr"
     shards.make(undisturbed)

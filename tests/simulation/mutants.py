@@ -223,10 +223,10 @@ def _done_at_any_place(block_done: Callable[..., None]) -> Callable[..., None]:
 def goodbye_claims_the_block_under_way(patch: pytest.MonkeyPatch) -> None:
     goodbye = WorkerSession.goodbye
 
-    def claim(session: WorkerSession, reason: str, now: float) -> None:
+    def claim(session: WorkerSession, reason: str, now: float, **more: Any) -> None:
         for lease in session._leases:
             lease.done = lease.started
-        goodbye(session, reason, now)
+        goodbye(session, reason, now, **more)
 
     patch.setattr(WorkerSession, "goodbye", claim)
 
@@ -304,13 +304,8 @@ def gives_up_after_two_lost_workers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outcomes, "MOST_LOSSES", 2)
 
 
-def a_goodbye_counts_as_a_crash(patch: pytest.MonkeyPatch) -> None:
-    left = Scheduler._left
-
-    def crashed(scheduler: Scheduler, event: ev.WorkerLeft, now: float) -> list[ev.Instruction]:
-        return left(scheduler, ev.WorkerLeft(worker=event.worker, crashed=True), now)
-
-    patch.setattr(Scheduler, "_left", crashed)
+def an_end_that_was_announced_counts_as_a_crash(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Scheduler, "_ending", lambda scheduler, event, now: None)
 
 
 def skips_blocks_whose_check_raised(patch: pytest.MonkeyPatch) -> None:

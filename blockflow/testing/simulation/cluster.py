@@ -278,12 +278,21 @@ class Cluster:
         self.count("fenced")
         keys = () if worker.execution is None else (worker.execution.key,)
         self.judge.note("fenced", worker.number, keys=keys)
-        if (
-            late
-            and not (worker.disturbed or self.gone_home or len(self.lives.drivers) > 1)
-            and self.lease > _FEW_DELAYS * self.delay
-        ):
+        if late and self._nothing_is_wrong_with(worker):
             raise BrokenPromise("fence", f"process {worker.number} ends itself, and nothing was wrong with it", keys)
+
+    def unanswered(self, worker: Worker) -> None:
+        """A worker gives its connection up because nothing is answered."""
+        self.count("unanswered")
+        self.judge.note("unanswered", worker.number)
+        if self._nothing_is_wrong_with(worker):
+            raise BrokenPromise("answers", f"process {worker.number} is not answered, and nothing was wrong with it")
+
+    def _nothing_is_wrong_with(self, worker: Worker) -> bool:
+        return (
+            not (worker.disturbed or self.gone_home or len(self.lives.drivers) > 1)
+            and self.lease > _FEW_DELAYS * self.delay
+        )
 
     def count(self, fault: str) -> None:
         """Something went wrong."""

@@ -174,6 +174,11 @@ class Driver:
 
         self._soon(stops)
 
+    def resize(self, task: int, workers: int) -> None:
+        """People want another number of workers for a task."""
+        if self._works_since < float("inf"):
+            self._soon(lambda: self._handle(ev.WorkersWanted(task=task, workers=workers)))
+
     def process_ended(self, process: int, task: int, code: int) -> None:
         """The launcher says that a process has ended."""
         ended = ev.ProcessEnded(process=process, task=task, clean=code == 0, how=f"ended with code {code}")

@@ -90,6 +90,8 @@ class Judge(Story):
         self.executions = 0
         self._dismissed: set[int] = set()
         """Workers that were told that there is nothing more for them."""
+        self._announced: set[int] = set()
+        """Workers that have said that they end in the middle of a block: that is not the block's fault."""
         self._relied_on: set[Key] = set()
         """Blocks that are done, and something has followed from that."""
         self.speaker: Worker | None = None
@@ -165,6 +167,8 @@ class Judge(Story):
             self._checked(event)
         elif isinstance(event, ev.WorkerJoined):
             self._dismissed.discard(event.worker)
+        elif isinstance(event, ev.WorkerEnding):
+            self._announced.add(event.worker)
         orphans: list[Key] = []
         for number, known in enumerate(self._known):
             states = scheduler.book(number).blocks.states.tobytes()
@@ -316,8 +320,8 @@ class Judge(Story):
                 raise BrokenPromise("conflict", f"{key} is granted while {other} runs", (key, other))
 
     def _taken_back(self, key: Key, event: ev.Event) -> None:
-        if isinstance(event, ev.Ticked) or (isinstance(event, ev.WorkerLeft) and event.crashed):
-            self.losses[key] += 1
+        suspicious = isinstance(event, ev.Ticked) or (isinstance(event, ev.WorkerLeft) and event.crashed)
+        self.losses[key] += suspicious and self.current[key].worker not in self._announced
         self.note("taken back after", type(event).__name__, keys=(key,))
 
     def _done(self, key: Key) -> None:

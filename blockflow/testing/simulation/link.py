@@ -261,6 +261,7 @@ class Link:
         if not self.watch(now):  # first: an answer that comes too late must not revive what is not ours any more
             return
         self._receive()
+        self._notice_silence(now)
         if self.line is not None and now >= self._next_heartbeat:
             self.session.heartbeat(now)
             self._next_heartbeat = now + self.session.heartbeat_seconds
@@ -268,6 +269,14 @@ class Link:
         if self.watch(now):
             self.set_timer()
             self._worker.changed()
+
+    def _notice_silence(self, now: float) -> None:
+        """Try a new connection when nothing is answered."""
+        welcome = self.session.welcome
+        watched = welcome is None or welcome.watched
+        if self.line is not None and not watched and self.session.unanswered_for(now) > self.session.lease_seconds / 2:
+            self._cluster.unanswered(self._worker)
+            self._lose()
 
     def set_timer(self) -> None:
         """Wake the second thread when it has something to do; turns in which nothing can happen are left out."""

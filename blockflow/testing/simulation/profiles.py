@@ -64,6 +64,8 @@ class Profile:
     ends."""
     stops: float = 0.05
     """Share of schedules in which people stop the run."""
+    resizes: float = 0.1
+    """Share of schedules in which people change the number of workers of some tasks."""
     restart_seconds: tuple[float, float] = (0.05, 20.0)
     """Least and greatest time in which a dead driver is started again."""
 

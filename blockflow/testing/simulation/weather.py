@@ -45,6 +45,8 @@ class Weather:
         self._weights = [profile.weather[kind] for kind in self._kinds]
         self._faults = profile.faults * random.choice((0.3, 1.0, 2.0))
         self._gap = self.until / max(self._faults, 0.01)
+        self._resized: set[int] = set()
+        """Tasks that people want another number of workers for."""
         self._healing: list[Callable[[], None]] = []
 
     def begin(self) -> None:
@@ -53,8 +55,22 @@ class Weather:
         cluster.agenda.after(self.until, self._clear)
         if random.random() < self._profile.stops:
             cluster.agenda.after(random.uniform(0.0, 1.2) * self.until, cluster.stop)
+        if random.random() < self._profile.resizes:
+            for _ in range(random.randint(1, 3)):
+                task, workers = random.randrange(len(cluster.scenario.plan.tasks)), random.choice((0, 1, 2, 5))
+                cluster.agenda.after(
+                    random.random() * self.until,
+                    lambda task=task, workers=workers: self._resize(task, workers),  # type: ignore[misc]
+                )
         if self._kinds:
             self._wait()
+
+    def _resize(self, task: int, workers: int) -> None:
+        """People change the number of workers of a task; after the weather has cleared it is what it was."""
+        self._cluster.count("resize")
+        self._cluster.judge.note("resize task", task, "to", workers)
+        self._resized.add(task)
+        self._cluster.driver.resize(task, workers)
 
     def _wait(self) -> None:
         seconds = self._random.expovariate(1.0 / self._gap)
@@ -78,6 +94,8 @@ class Weather:
             heal()
         for worker in list(self._cluster.workers.values()):
             worker.bad = False
+        for task in self._resized:
+            self._cluster.driver.resize(task, self._cluster.scenario.plan.tasks[task].workers)
         self._cluster.death_odds = 0.0
         if self._cluster.disk is not None:
             self._cluster.disk.dies_after = None
