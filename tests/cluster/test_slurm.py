@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -360,6 +361,26 @@ def test_a_partition_that_does_not_exist(cluster: Any, folder: Path) -> None:
         RunError, match=r"(?i)slurm does not take the jobs: .*invalid partition.*--partition=nope.*sinfo"
     ):
         run(task_of(note(folder), launcher=Slurm(2, partition="nope")))
+
+
+def test_an_option_that_does_not_exist(cluster: Any, folder: Path) -> None:
+    with pytest.raises(RunError, match=r"(?i)slurm does not take the jobs: .*unrecognized option '--nope=3'.*sbatch"):
+        run(task_of(note(folder), launcher=Slurm(2, extra=["--nope=3"])))
+
+
+def test_nodes_that_do_not_see_the_directory_of_the_run(cluster: Any, folder: Path, logs: Path, capfd: Any) -> None:
+    hiding = folder.parent / "python-that-sees-nothing"
+    inner = f'mount -t tmpfs none {logs} && exec {sys.executable} "$@"'
+    hiding.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{inner}' x \"$@\"\n")
+    hiding.chmod(0o755)
+    logs.mkdir()
+    if subprocess.run([hiding, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip("a directory cannot be hidden here")
+    task = task_of(note(folder), launcher=Slurm(2, python=str(hiding), poll=SOON))
+    assert not run_blockwise([task], progress=False)
+    assert re.search(r"ended as Slurm job .*worker_\d\.err, or job-\*\.log beside it", capfd.readouterr().err)
+    said = "".join(file.read_text() for file in (logs / "t").glob("job-*.log"))
+    assert "this node does not see the directory in which it was started; then start it in one that all nodes" in said
 
 
 def test_more_memory_than_any_node_has(cluster: Any, folder: Path) -> None:
