@@ -1,8 +1,10 @@
 """What do workers in jobs of Slurm cost, once they are there, beside processes of the driver's machine?
 
-1,000 blocks that sleep for 20 ms, on 8 workers: as processes, as 8 jobs, and as 4 jobs with two workers in each (the
-second one joins by hand). Counted from when all 8 have begun a block, against the sum of what blocks slept. Needs
-Slurm's programs, starts a private cluster with them, and is run from the root of the repository::
+1. 1,000 blocks that sleep for 20 ms, on 8 workers: as processes, as 8 jobs, and as 4 jobs with two workers in each (the
+   second one joins by hand). Counted from when all 8 have begun a block, against the sum of what blocks slept.
+2. 200 workers on 12 slots: how long submitting takes, how many commands that and watching need, and how much of a core.
+
+Needs Slurm's programs, starts a private cluster with them, and is run from the root of the repository::
 
     python -m benchmarks.slurm_overhead
 """
@@ -10,18 +12,22 @@ Slurm's programs, starts a private cluster with them, and is run from the root o
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from blockflow import Block, Local, Roi, Slurm, Task, run_blockwise
+from blockflow.launch import dialects
 from blockflow.logging import set_log_basedir
 from tests.cluster.slurm_cluster import SlurmCluster, missing
 
 BLOCKS, SECONDS, WORKERS, ROUNDS = 1000, 0.02, 8, 5
+WINDOW = 30.0
 
 
 def measure(launcher: Any, folder: Path) -> tuple[float, float]:
@@ -47,6 +53,48 @@ def measure(launcher: Any, folder: Path) -> tuple[float, float]:
     end = max(blocks[-1][1] for blocks in spans)
     count = sum(began >= start for blocks in spans for began, _ in blocks)
     return (end - start) * WORKERS / count, start - asked
+
+
+def measure_many() -> None:
+    """Want 200 workers where 12 can run, and look at what the driver does meanwhile."""
+    seconds: dict[str, list[float]] = {}
+    real = dialects.call
+
+    def call(words: Any, **more: Any) -> Any:
+        began = time.monotonic()
+        answer = real(words, **more)
+        seconds.setdefault(words[0], []).append(time.monotonic() - began)
+        return answer
+
+    def work(block: Block) -> None:
+        time.sleep(3.0)
+
+    def watch() -> None:
+        time.sleep(10.0)  # until everything is submitted, and looks are seldom
+        before, cpu = {name: len(found) for name, found in seconds.items()}, cpu_seconds()
+        time.sleep(WINDOW)
+        used = cpu_seconds() - cpu
+        calls = sum(len(found) - before.get(name, 0) for name, found in seconds.items())
+        print(f"200 jobs: {100 * used / WINDOW:.2f} % of a core, {calls} commands in {WINDOW:.0f} s")
+
+    roi = Roi((0,), (1,))
+    launcher = Slurm(200)
+    task = Task("many", Roi((0,), (216,)), roi, roi, work, read_write_conflict=False, launcher=launcher)
+    watching = threading.Thread(target=watch)
+    dialects.call = call  # type: ignore[attr-defined]
+    try:
+        watching.start()
+        assert run_blockwise([task], progress=False, summary=False)
+    finally:
+        dialects.call = real  # type: ignore[attr-defined]
+        watching.join()
+    print(f"200 jobs: submitted in {sum(seconds['sbatch']):.2f} s with {len(seconds['sbatch'])} call(s) of sbatch")
+
+
+def cpu_seconds() -> float:
+    """Of this process and of all commands that it has run."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def main() -> None:
@@ -80,6 +128,7 @@ def main() -> None:
                 f"{100 * (middle / usual - 1):+5.1f} % of processes here; all at work after "
                 f"{statistics.median(starts[kind]):.2f} s"
             )
+        measure_many()
 
 
 if __name__ == "__main__":

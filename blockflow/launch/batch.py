@@ -23,7 +23,7 @@ from blockflow.errors import BlockflowError, RunError
 from blockflow.launch.base import JobEnd, Standing
 from blockflow.launch.handover import write_handover
 from blockflow.launch.launchers import Batch
-from blockflow.launch.queue import Full, Member, Phase, Seen, Silence, Submission
+from blockflow.launch.queue import ENDED, Full, Member, Phase, Seen, Silence, Submission
 from blockflow.launch.records import JobRecords
 
 if TYPE_CHECKING:
@@ -399,7 +399,7 @@ class BatchFleet:
             worker.seen = now
             if now.phase is Phase.RUNNING:
                 worker.called_off = worker.cancelled = False  # too late
-            if now.phase in (Phase.DONE, Phase.FAILED, Phase.LOST):
+            if now.phase in ENDED:
                 self._end(worker, now)
 
     def _end(self, worker: _Worker, seen: Seen) -> None:
@@ -408,9 +408,9 @@ class BatchFleet:
         job, index = worker.member
         process = worker.order.process
         clean = seen.phase is Phase.DONE or worker.called_off
-        lost = seen.phase is Phase.LOST
+        lost = seen.phase in (Phase.EVICTED, Phase.LOST)
         how = f"ended as {self._system.name} job {job}_{index}: {seen.said}"
-        end = JobEnd(process=process, code=0 if clean else 1, how=how, certain=not lost, lost=lost)
+        end = JobEnd(process=process, code=0 if clean else 1, how=how, certain=seen.phase is not Phase.LOST, lost=lost)
         array = self._arrays[job]
         array.processes.discard(process)
         if not array.processes:

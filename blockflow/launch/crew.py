@@ -11,6 +11,7 @@ import pickle
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from blockflow.launch.local import Exit
 from blockflow.launch.payload import payload_for, payload_for_job
 from blockflow.net.context import Context
 from blockflow.plan.launcher import has_local
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blockflow.launch.base import Fleet, JobEnd
-    from blockflow.launch.local import Exit, LocalLauncher
+    from blockflow.launch.local import LocalLauncher
     from blockflow.monitor.jobs import Workforce
     from blockflow.net.connection_file import Connection
     from blockflow.plan.launcher import Launcher
@@ -239,6 +240,8 @@ class Crew:
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:
         log = self._log(end.process)
         how = end.how if log is None else f"{end.how}; see {log}.err"
+        if log is not None and not isinstance(end, Exit):
+            how += ", or job-*.log beside it"
         task = self._tasks.pop(end.process)
         for source in self._sources[task]:
             source.processes.discard(end.process)

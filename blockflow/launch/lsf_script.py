@@ -151,7 +151,9 @@ def parse_looked(text: str) -> dict[Member, Seen]:
             continue
         state = parts[2]
         reason = parts[3] if len(parts) == 4 and parts[3] not in ("", "-") else ""
-        found[parts[0], max(int(parts[1]) - 1, 0)] = Seen(_phase(state), f"{state} ({reason})" if reason else state)
+        found[parts[0], max(int(parts[1]) - 1, 0)] = Seen(
+            _phase(state, reason), f"{state} ({reason})" if reason else state
+        )
     return found
 
 
@@ -186,11 +188,13 @@ def _launcher(submission: Submission) -> LSF:
     return submission.launcher
 
 
-def _phase(state: str) -> Phase:
+def _phase(state: str, reason: str) -> Phase:
     if state in _WAITING:
         return Phase.WAITING
     if state in _RUNNING:
         return Phase.RUNNING
     if state in _LOST:
         return Phase.LOST
+    if reason.startswith("TERM_PREEMPT"):
+        return Phase.EVICTED
     return Phase.DONE if state == "DONE" else Phase.FAILED

@@ -43,8 +43,13 @@ class Phase(Enum):
     """It ended by itself and without an error."""
     FAILED = "failed"
     """It ended in another way."""
+    EVICTED = "evicted"
+    """It was ended for others, or its node did not start."""
     LOST = "lost"
     """Its node is not heard of; the job may run on there for a while."""
+
+
+ENDED = (Phase.DONE, Phase.FAILED, Phase.EVICTED, Phase.LOST)
 
 
 @dataclass(frozen=True, slots=True)

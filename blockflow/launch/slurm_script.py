@@ -40,6 +40,7 @@ _FORMAT = "%F|%K|%T|%r"
 
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 _RUNNING = {"RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
+_EVICTED = {"BOOT_FAIL", "PREEMPTED"}
 _LOST = {"NODE_FAIL", "REVOKED"}
 
 _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"}
@@ -229,6 +230,8 @@ def _phase(state: str) -> Phase:
         return Phase.WAITING
     if word in _RUNNING:
         return Phase.RUNNING
+    if word in _EVICTED:
+        return Phase.EVICTED
     if word in _LOST:
         return Phase.LOST
     return Phase.DONE if word == "COMPLETED" else Phase.FAILED

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from blockflow.errors import ConnectionFileError, UnreachableError
 from blockflow.net.pipe import Pipe
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterable, Iterator
 
     from blockflow.net.connection_file import Connection
 
@@ -66,18 +67,18 @@ def _dial_network(connection: Connection) -> Pipe:
     except (OSError, ssl.SSLError) as error:
         raise ConnectionFileError(f"connection file {connection.path} holds no usable key: {error}") from error
     search = _Search(context, connection)
-    for patience in (HASTY_SECONDS, CONNECT_SECONDS) if len(connection.addresses) > 1 else (CONNECT_SECONDS,):
-        stream = search.once(patience)
-        if stream is not None:
-            return Pipe(stream, reads=(ssl.SSLWantReadError,), writes=(ssl.SSLWantWriteError,))
-        if not search.too_slow:
-            break
-    tried = "; ".join(search.failures.values())
+    stream = search.run()
+    if stream is not None:
+        return Pipe(stream, reads=(ssl.SSLWantReadError,), writes=(ssl.SSLWantWriteError,))
     raise UnreachableError(
-        f"the driver of run {connection.run} cannot be reached: {tried}. It was stopped or killed, or this machine "
-        f"({socket.gethostname()}) cannot reach that address: then pass host= or advertise= to run_blockwise, with an "
-        "address of the driver's machine that can be reached from here"
+        f"the driver of run {connection.run} cannot be reached: {'; '.join(search.failures)}. It was stopped or "
+        f"killed, or this machine ({socket.gethostname()}) cannot reach that address: then pass host= or advertise= to "
+        "run_blockwise, with an address of the driver's machine that can be reached from here"
     ) from search.refused
+
+
+_Candidate: TypeAlias = tuple[str, str, int]
+"""What was told, an address that it stands for, and a port."""
 
 
 class _Search:
@@ -85,65 +86,72 @@ class _Search:
 
     def __init__(self, context: ssl.SSLContext, connection: Connection) -> None:
         self._context = context
-        self._connection = connection
-        self._is_here = all(_is_loopback(host) for host, _ in connection.addresses)
-        self.failures: dict[tuple[str, str, int], str] = {}
-        """By address, and the name it stands for: what happened there last."""
-        self.too_slow: set[tuple[str, str, int]] = set()
-        """Where nobody has answered in time."""
-        self.refused: ConnectionRefusedError | None = None
-        """Nobody listens on this very machine, and the driver is nowhere else."""
+        self._addresses = connection.addresses
+        self._run = connection.run
+        self._failed: dict[_Candidate, tuple[str, OSError]] = {}
 
-    def once(self, patience: float) -> ssl.SSLSocket | None:
-        """Try all addresses in their order, or only those that were too slow before.
+    def run(self) -> ssl.SSLSocket | None:
+        """Try all in their order; then, with more patience, those that have not answered in time."""
+        several = len(self._addresses) > 1
+        found = self._first_of(self._candidates(), HASTY_SECONDS if several else CONNECT_SECONDS)
+        if found is None and several:
+            slow = [each for each, (_, error) in self._failed.items() if isinstance(error, TimeoutError)]
+            found = self._first_of(slow, CONNECT_SECONDS)
+        return found
 
-        Args:
-            patience: Seconds that each may take.
-        """
-        slow, self.too_slow = self.too_slow, set()
-        seen = set()
+    @property
+    def failures(self) -> list[str]:
+        """What happened at each."""
+        return [said for said, _ in self._failed.values()]
+
+    @property
+    def refused(self) -> OSError | None:
+        """An error that says that nobody listens on this very machine, and that the driver is nowhere else."""
+        refused = all(isinstance(error, ConnectionRefusedError) for _, error in self._failed.values())
+        here = all(host in ("::1", "localhost") or host.startswith("127.") for host, _ in self._addresses)
+        return next((error for _, error in self._failed.values()), None) if refused and here else None
+
+    def _candidates(self) -> Iterator[_Candidate]:
+        """Every address that one of those told stands for, once."""
         from blockflow.net.addresses import resolved, shown
 
-        for name, port in self._connection.addresses:
+        seen = set()
+        for name, port in self._addresses:
             try:
                 hosts = resolved(name)
             except OSError as error:
-                self.failures[name, "", port] = f"{shown(name, port)} ({error.strerror or error})"
+                self._failed[name, "", port] = f"{shown(name, port)} ({error.strerror or error})", error
                 continue
             for host in hosts:
-                if (host, port) in seen or (slow and (name, host, port) not in slow):
-                    continue
-                seen.add((host, port))
-                stream = self._try(name, host, port, patience)
-                if stream is not None:
-                    return stream
+                if (host, port) not in seen:
+                    seen.add((host, port))
+                    yield name, host, port
+
+    def _first_of(self, candidates: Iterable[_Candidate], patience: float) -> ssl.SSLSocket | None:
+        for candidate in candidates:
+            try:
+                return self._try(candidate, patience)
+            except OSError as error:
+                self._failed[candidate] = self._account(candidate, error), error
         return None
 
-    def _try(self, name: str, host: str, port: int, patience: float) -> ssl.SSLSocket | None:
+    def _try(self, candidate: _Candidate, patience: float) -> ssl.SSLSocket:
+        from blockflow.net.tls import server_name
+
+        _, host, port = candidate
+        plain = socket.create_connection((host, port), timeout=patience)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = self._context.wrap_socket(plain, server_hostname=server_name(self._run))
+        stream.settimeout(CONNECT_SECONDS)  # for what is said next
+        return stream
+
+    def _account(self, candidate: _Candidate, error: OSError) -> str:
         import ssl
 
         from blockflow.net.addresses import shown
-        from blockflow.net.tls import server_name
 
-        run = self._connection.run
+        name, host, port = candidate
         where = shown(host, port) if host == name else f"{shown(name, port)} at {host}"
-        try:
-            plain = socket.create_connection((host, port), timeout=patience)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._context.wrap_socket(plain, server_hostname=server_name(run))
-        except ssl.SSLError as error:
-            self.failures[name, host, port] = (
-                f"{where} answers, but not with the key of run {run} ({error.reason or error})"
-            )
-        except OSError as error:
-            self.failures[name, host, port] = f"{where} ({error})"
-            if isinstance(error, TimeoutError):
-                self.too_slow.add((name, host, port))
-            if isinstance(error, ConnectionRefusedError) and self._is_here:
-                self.refused = error
-        return None
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether an address is that of the machine where it is used, whichever that is."""
-    return host in ("::1", "localhost") or host.startswith("127.")
+        if isinstance(error, ssl.SSLError):
+            return f"{where} answers, but not with the key of run {self._run} ({error.reason or error})"
+        return f"{where} ({error})"

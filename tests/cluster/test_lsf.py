@@ -33,12 +33,40 @@ def run(task: Task) -> Any:
     return run_blockwise([task], progress=False, summary=False)
 
 
-def note(folder: Path, seconds: float = 0.02) -> Callable[[Block], None]:
+def note(folder: Path, *, held: int | None = None) -> Callable[[Block], None]:
+    """A block function that leaves a file for each attempt; blocks from `held` on wait until they are let go on."""
+
     def work(block: Block) -> None:
+        while held is not None and (block.index or 0) >= held and not (folder.parent / "go").exists():
+            time.sleep(0.02)
         (folder / f"{block.index}.{block.attempt}").write_text(os.environ["LSB_JOBINDEX"])
-        time.sleep(seconds)
+        time.sleep(0.02)
 
     return work
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def run_while(task: Task, folder: Path, happens: Callable[[], None]) -> Any:
+    """Run a task while something happens in another thread; then blocks that are held may go on."""
+
+    def happen() -> None:
+        try:
+            happens()
+        finally:
+            (folder.parent / "go").touch()
+
+    thread = threading.Thread(target=happen)
+    thread.start()
+    try:
+        return run(task)
+    finally:
+        thread.join()
 
 
 def bjobs() -> list[str]:
@@ -66,34 +94,35 @@ def test_jobs_that_wait_are_called_off(folder: Path) -> None:
 
 
 def test_jobs_that_are_killed_are_replaced(folder: Path) -> None:
-    def kill() -> None:
-        for wanted, options in ((20, []), (60, ["-s", "KILL"])):
-            while len(list(folder.iterdir())) < wanted:
-                time.sleep(0.02)
-            job, index, _ = next(line for line in bjobs() if "|RUN|" in line).split("|")[:3]
-            bkill(*options, f"{job}[{index}]")
+    def kill_one(wanted: int, *options: str) -> None:
+        running: list[str] = []
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    assert run(task_of(note(folder), 200))
-    thread.join()
+        def one_runs() -> bool:
+            running.extend(line for line in bjobs() if "|RUN|" in line)
+            return bool(running) and len(list(folder.iterdir())) >= wanted
+
+        wait_for(one_runs)
+        job, index, _ = running[-1].split("|", 2)
+        bkill(*options, f"{job}[{index}]")
+
+    def kill() -> None:
+        kill_one(20)
+        kill_one(60, "-s", "KILL")
+
+    assert run_while(task_of(note(folder, held=150), 200), folder, kill)
     assert {int(file.name.partition(".")[0]) for file in folder.iterdir()} == set(range(200))
 
 
 def test_silence_is_not_the_end_of_a_job(folder: Path, lsf: Path) -> None:
     def disturb() -> None:
-        while len(list(folder.iterdir())) < 10:
-            time.sleep(0.02)
+        wait_for(lambda: len(list(folder.iterdir())) >= 10)
         (lsf / "down").touch()
-        while len(list(folder.iterdir())) < 60:
-            time.sleep(0.02)
+        seen = len(list(folder.iterdir()))
+        wait_for(lambda: len(list(folder.iterdir())) >= min(seen + 50, 150))
         (lsf / "down").unlink()
 
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    assert run(task_of(note(folder, 0.05), 100))
-    thread.join()
-    assert len(list(folder.iterdir())) == 100
+    assert run_while(task_of(note(folder, held=150), 200), folder, disturb)
+    assert len(list(folder.iterdir())) == 200
 
 
 def test_a_queue_that_does_not_exist(folder: Path) -> None:

@@ -14,7 +14,7 @@ from blockflow.launch import batch
 from blockflow.launch.base import JobEnd, Order, Standing
 from blockflow.launch.batch import BatchFleet
 from blockflow.launch.handover import read_handover
-from blockflow.launch.queue import Full, Phase, Rejected, Seen, Silence, Submission
+from blockflow.launch.queue import ENDED, Full, Phase, Rejected, Seen, Silence, Submission
 from blockflow.launch.records import JobRecords, read_records
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blockflow.launch.queue import Member
-
-ENDED = (Phase.DONE, Phase.FAILED, Phase.LOST)
 
 
 class Queue:
@@ -251,21 +249,23 @@ def test_jobs_whose_id_was_lost_are_ended_at_the_end(fleet: BatchFleet, queue: Q
 
 
 def test_how_jobs_end(fleet: BatchFleet, queue: Queue) -> None:
-    start(fleet, 4)
-    submitted(queue, 4)
+    start(fleet, 5)
+    submitted(queue, 5)
+    queue.becomes(Phase.EVICTED, ("1", 4))
     queue.becomes(Phase.DONE, ("1", 0))
     queue.becomes(Phase.FAILED, ("1", 1))
     queue.becomes(Phase.LOST, ("1", 2))
     with queue.lock:
         del queue.members["1", 3]
-    found = ends(fleet, 4)
+    found = ends(fleet, 5)
     assert {process: (end.code, end.certain) for process, end in found.items()} == {
         0: (0, True),
         1: (1, True),
         2: (1, False),
         3: (1, True),
+        4: (1, True),
     }
-    assert [process for process, end in found.items() if end.lost] == [2]
+    assert sorted(process for process, end in found.items() if end.lost) == [2, 4]
     assert found[1].how == "ended as Slurm job 1_1: FAILED"
     assert found[3].how == "ended as Slurm job 1_3: not in the queue any more"
     assert len(fleet) == 0

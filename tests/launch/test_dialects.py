@@ -175,6 +175,7 @@ def test_what_squeue_says() -> None:
             "12|2|TIMEOUT|TimeLimit",
             "12|7|NODE_FAIL|None",
             "12|8|COMPLETING|None",
+            "12|10|PREEMPTED|None",
             "12|N/A|CANCELLED|None",
             "13|N/A|SPECIAL_EXIT|a | in it",
             "nonsense",
@@ -193,6 +194,7 @@ def test_what_squeue_says() -> None:
         7: Phase.LOST,
         8: Phase.RUNNING,
         9: Phase.WAITING,
+        10: Phase.EVICTED,
     }
     assert seen["13", 0].said == "SPECIAL_EXIT (a | in it)"
     assert seen["12", 3].said == "RUNNING"
@@ -205,12 +207,14 @@ def test_what_is_left_of_a_cancelled_array_is_not_its_first_member() -> None:
 
 def test_what_bjobs_says() -> None:
     text = "930|1|RUN|-\n930|2|PEND|-\n930|3|DONE|-\n930|4|EXIT|TERM_OWNER: job killed by owner\n931|0|UNKWN|-\nx|y|z\n"
+    text += "930|5|EXIT|TERM_PREEMPT: job killed after preemption\n"
     seen = lsf_script.parse_looked(text)
     assert {member: value.phase for member, value in seen.items()} == {
         ("930", 0): Phase.RUNNING,
         ("930", 1): Phase.WAITING,
         ("930", 2): Phase.DONE,
         ("930", 3): Phase.FAILED,
+        ("930", 4): Phase.EVICTED,
         ("931", 0): Phase.LOST,
     }
     assert seen["930", 3].said == "EXIT (TERM_OWNER: job killed by owner)"
