@@ -25,6 +25,7 @@ from blockflow.errors import BlockflowError
 from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
+from blockflow.stages import Stages, work_in_stages
 from blockflow.wire.failures import describe
 from blockflow.wire.orders import ENDED, FUNCTIONS, ORDER_BYTES, STARTED, pack_report, unpack_order
 
@@ -85,7 +86,10 @@ def be_worker(payload: dict[str, Any]) -> int:
             link.close()
         elif link is not None:
             state = setup()
-            work(link, lambda block: function(block, state))
+            if isinstance(function, Stages):
+                work_in_stages(link, function, state)
+            else:
+                work(link, lambda block: function(block, state))
             link.close()  # first, so that nobody waits for the teardown
             if teardown is not None:
                 teardown(state)

@@ -53,6 +53,7 @@ def map_blocks(
     casting: Casting = "checked",
     collect: bool = False,
     cache_bytes: int = CACHE_BYTES,
+    overlap_io: bool = True,
     setup: Callable[[], Any] | None = None,
     teardown: Callable[[Any], Any] | None = None,
     mask: Any = None,
@@ -104,6 +105,8 @@ def map_blocks(
             that `mask` left out. With `out`, of what it returned after the results for the outputs.
         cache_bytes: How much each process keeps of each chunked source, decoded, because blocks read more than they
             write; 0 for nothing. Nobody may write to sources while a map runs.
+        overlap_io: Let a worker read its next block and write its last one while it computes, where that takes time.
+            It holds three blocks then. Without effect with ``call="block"``, a timeout, or in this process.
         setup: Called once in each worker process (or in this one, for ``num_workers=0``); the function gets what it
             returns as its last argument.
         teardown: Called with that in the end.
@@ -143,6 +146,7 @@ def map_blocks(
         casting=casting,
         collect=collect,
         cache_bytes=cache_bytes,
+        overlap_io=overlap_io,
         setup=setup,
         teardown=teardown,
         mask=mask,

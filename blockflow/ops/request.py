@@ -39,6 +39,7 @@ class MapOptions(TypedDict, total=False):
     dtype: DTypeLike | Sequence[DTypeLike] | None
     casting: Casting
     cache_bytes: int
+    overlap_io: bool
     setup: Callable[[], Any] | None
     teardown: Callable[[Any], Any] | None
     mask: Any
@@ -68,6 +69,7 @@ class MapRequest:
     casting: Casting = "checked"
     collect: bool = False
     cache_bytes: int = CACHE_BYTES
+    overlap_io: bool = True
     setup: Callable[[], Any] | None = None
     teardown: Callable[[Any], Any] | None = None
     mask: Any = None
@@ -138,6 +140,14 @@ class MapRequest:
         """
         asked = (self.num_workers, self.launcher, self.host, self.timeout, self.setup, self.mask, self.run_dir)
         return all(each is None for each in asked) and self.shared_chunks == "refuse"
+
+    @property
+    def overlaps_io(self) -> bool:
+        """Whether workers read and write while they compute.
+
+        Functions that do this by themselves cannot be taken apart, and a timeout is of a block that does not wait.
+        """
+        return self.overlap_io and self.call == "array" and self.timeout is None
 
     @property
     def remote(self) -> bool:

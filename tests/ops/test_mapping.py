@@ -252,6 +252,22 @@ class TestArrays:
         assert open_ds(tmp_path / "new.zarr").data.chunks == (4, 10)
 
     @BOTH
+    @pytest.mark.parametrize("pad", [None, "reflect", "constant"])
+    @pytest.mark.parametrize("cache_bytes", [0, 100, 10**6])
+    def test_what_is_kept_of_a_source_changes_nothing(
+        self, where: Any, pad: Any, cache_bytes: int, tmp_path: Path
+    ) -> None:
+        stored = zarr.create_array(tmp_path / "z.zarr", shape=IMAGE.shape, chunks=(4, 3), dtype="u2")
+        stored[...] = IMAGE
+        options: dict[str, Any] = {"grid": (3, 4), "context": (2, 1), "pad": pad, "collect": True, **where}
+        for got, expected in zip(
+            map_blocks(same, stored, cache_bytes=cache_bytes, **options),
+            map_blocks(same, IMAGE, **options),
+            strict=True,
+        ):
+            assert_array_equal(got, expected)
+
+    @BOTH
     def test_hdf5_is_written_in_this_process_only(self, where: Any, tmp_path: Path) -> None:
         import h5py
 
@@ -594,6 +610,7 @@ class TestRefused:
         refused("call must be one of 'array', 'block', got 'source'", line, call="source")
         refused("casting must be one of 'checked', 'no'", line, casting="loose")
         refused("num_workers must be a whole number >= 0, or None for all processors, got -1", line, num_workers=-1)
+        refused("cache_bytes must be a whole number >= 0, got -1", line, cache_bytes=-1)
         refused("teardown gets what setup returns", line, teardown=print)
         refused("pad is for call='array'", line, call="block", pad="edge")
         refused("pad must be None, a mode of numpy.pad, or a dict of its arguments: got 'mirror'", line, pad="mirror")
