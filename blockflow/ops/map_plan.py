@@ -235,8 +235,8 @@ def _check_voxels(array: Array, grid: Grid, name: str, *, reads: bool) -> None:
                 place, edge = wrong[0]
                 raise GeometryError(
                     f"blocks must begin and end between voxels of {name}: on axis {number} block {positions[place]} "
-                    f"ends at {ends[place, edge]}, and voxels measure {voxel} from {offset} on; choose block and context "
-                    "accordingly"
+                    f"ends at {ends[place, edge]}, and voxels measure {voxel} from {offset} on; choose block and "
+                    "context accordingly"
                 )
 
 

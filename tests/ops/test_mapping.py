@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+import blockflow
 from blockflow import Block, Command, Grid, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
 from blockflow.arrays.shared import SharedArray
@@ -37,6 +41,15 @@ HERE: dict[str, Any] = {"num_workers": 0, "progress": False}
 THERE: dict[str, Any] = {"num_workers": 2, "progress": False}
 BOTH = pytest.mark.parametrize("where", [HERE, THERE], ids=["here", "workers"])
 IMAGE = np.arange(12 * 10, dtype=np.uint16).reshape(12, 10)
+
+ROOT = str(Path(blockflow.__file__).parents[1])
+
+
+def _environment(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    except OSError:
+        return ""  # it has ended, or is somebody else's
 
 
 def same(block: Any) -> Any:
@@ -391,6 +404,45 @@ class TestResults:
                 break
         assert 4 <= len(list(tmp_path.glob("block*"))) < 100_000
         assert not list(Path(tempfile.gettempdir()).glob(f"blockflow-*/*-{os.getpid()}-*"))
+
+    @pytest.mark.parametrize("workers", ["2", "None"])
+    @pytest.mark.parametrize("ending", ["break", "raise KeyError", "sys.exit()"])
+    def test_nothing_goes_on_when_somebody_leaves(self, workers: str, ending: str, tmp_path: Path) -> None:
+        script = textwrap.dedent(
+            f"""
+            import os, sys, threading, time
+            import numpy as np
+            from blockflow.ops import iter_blocks
+
+            def work(block):
+                time.sleep(0.05 if block[0] < 20 else 3600)
+                return block
+
+            os.sched_getaffinity = lambda pid: {{0, 1}}
+            results = iter_blocks(work, np.arange(1000), grid=2, num_workers={workers}, progress=False)
+            try:
+                for block, result in results:
+                    if block.index == 5:
+                        print("leaving", flush=True)
+                        {ending}
+            except KeyError:
+                pass
+            """
+        )
+        mark = f"blockflow-leaving-{os.getpid()}-{workers}-{ending.split()[0]}"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": ROOT, "TMPDIR": str(tmp_path), "MARK": mark},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        assert done.stdout == "leaving\n"
+        assert done.stderr == ""
+        assert not list(tmp_path.glob("blockflow-*"))
+        assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and mark in _environment(pid)]
 
     def test_classes_of_this_process_come_back_as_themselves(self) -> None:
         class Found:
