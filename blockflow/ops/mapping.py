@@ -60,6 +60,7 @@ def map_blocks(
     num_workers: int | None = None,
     launcher: Any = None,
     host: str | None = None,
+    blocks_per_process: int | None = None,
     max_retries: int = 2,
     timeout: float | None = None,
     shared_chunks: SharedChunks = "refuse",
@@ -117,6 +118,7 @@ def map_blocks(
         launcher: Where workers are: see :class:`~blockflow.Task`. If they are on other machines, arrays have to be
             files, and `run_dir` has to be a directory that those machines see.
         host: See :func:`~blockflow.run_blockwise`.
+        blocks_per_process: See :class:`~blockflow.Task`.
         max_retries: How often a block is tried again in worker processes.
         timeout: Seconds after which a block counts as failed, in worker processes.
         shared_chunks: See :class:`~blockflow.Task`; in this process blocks run one after the other anyway.
@@ -153,6 +155,7 @@ def map_blocks(
         num_workers=num_workers,
         launcher=launcher,
         host=host,
+        blocks_per_process=blocks_per_process,
         max_retries=max_retries,
         timeout=timeout,
         shared_chunks=shared_chunks,

@@ -46,6 +46,7 @@ class MapOptions(TypedDict, total=False):
     num_workers: int | None
     launcher: Any
     host: str | None
+    blocks_per_process: int | None
     max_retries: int
     timeout: float | None
     shared_chunks: SharedChunks
@@ -76,6 +77,7 @@ class MapRequest:
     num_workers: int | None = None
     launcher: Any = None
     host: str | None = None
+    blocks_per_process: int | None = None
     max_retries: int = 2
     timeout: float | None = None
     shared_chunks: SharedChunks = "refuse"
@@ -138,7 +140,8 @@ class MapRequest:
 
         Not if anything is asked for that only processes of their own can do, or that is of use in long runs only.
         """
-        asked = (self.num_workers, self.launcher, self.host, self.timeout, self.setup, self.mask, self.run_dir)
+        number, most = self.num_workers, self.blocks_per_process
+        asked = (number, most, self.launcher, self.host, self.timeout, self.setup, self.mask, self.run_dir)
         return all(each is None for each in asked) and self.shared_chunks == "refuse"
 
     @property

@@ -38,8 +38,11 @@ def check_shareable(array: Array, written_as: str | None = None) -> None:
     base = _base(array.data)
     if in_memory(base) or (written_as and isinstance(base, SharedArray | np.ndarray)):
         return
-    place = portable(base)
-    if written_as and not isinstance(place, ZarrHandle):
+    if written_as is None:
+        portable(base)
+        return
+    is_hdf5 = type(base).__module__.startswith("h5py.")  # a file that is written belongs to one process
+    if is_hdf5 or not isinstance(portable(base), ZarrHandle):
         raise PlanError(
             f"{written_as} must be an ndarray, memmap, SharedArray or zarr array to be written by other processes, got "
             f"{type(base).__module__}.{type(base).__name__}; use num_workers=0"

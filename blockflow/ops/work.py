@@ -145,6 +145,7 @@ class Work:
             read_write_conflict=False,
             num_workers=max(1, min(request.workers, self.size)),
             launcher=request.launcher,
+            blocks_per_process=request.blocks_per_process,
             max_retries=request.max_retries,
             timeout=request.timeout,
             mask=request.mask,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from blockflow import BlockStatus, Grid
-from blockflow.errors import ArrayError, BlockError, NotShippableError
+from blockflow.errors import ArrayError, BlockError, NotShippableError, PlanError
 from blockflow.ops import beginning, iter_blocks, map_blocks
 from blockflow.ops.beginning import START_SECONDS, first_for_workers
 from blockflow.ops.request import MapRequest
@@ -181,9 +181,10 @@ class TestFailures:
         h5py = pytest.importorskip("h5py")
         with h5py.File(tmp_path / "file.h5", "w") as file:
             data = file.create_dataset("data", data=np.arange(8))
-            for source, out in ((np.arange(8), data), (data, None)):
-                with pytest.raises(ArrayError, match="opened with mode 'r' to be read"):
-                    map_blocks(slow, source, out=out, grid=4, progress=False)
+            with pytest.raises(PlanError, match="to be written by other processes"):
+                map_blocks(slow, np.arange(8), out=data, grid=4, progress=False)
+            with pytest.raises(ArrayError, match="opened with mode 'r' to be read"):
+                map_blocks(slow, data, grid=4, progress=False)
 
     @pytest.mark.usefixtures("eager")
     def test_what_goes_wrong_with_workers_ends_the_map(self, monkeypatch: pytest.MonkeyPatch) -> None:

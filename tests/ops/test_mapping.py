@@ -553,6 +553,10 @@ class TestFailures:
             map_blocks(lambda block: block - 4 // (int(block[0]) - 4), np.arange(8), out=out, grid=4, **THERE)
         assert out.tolist() == [1, 2, 3, 4, 0, 0, 0, 0]
 
+    def test_workers_that_end_after_some_blocks(self) -> None:
+        pids = map_blocks(lambda b: os.getpid(), np.arange(20), grid=1, collect=True, blocks_per_process=2, **THERE)
+        assert max(map(pids.count, pids)) == 2
+
     def test_workers_that_cannot_begin(self) -> None:
         def setup() -> None:
             raise MemoryError("too large a model")
