@@ -25,6 +25,7 @@ from blockflow.errors import BlockflowError
 from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
+from blockflow.stages import Stages, work_in_stages
 from blockflow.wire.failures import describe
 from blockflow.wire.orders import ENDED, FUNCTIONS, ORDER_BYTES, STARTED, pack_report, unpack_order
 
@@ -37,16 +38,23 @@ _OWN_FILES = 4
 """Files that every worker has open: input, output, errors, and the directory that is being listed."""
 
 
-def work(link: Link, function: Callable[[Block], Any]) -> None:
+def work(link: Link, function: Callable[[Block], Any], most: int | None = None) -> None:
     """Run a function on every block, until there are no more.
 
     A failure is printed and reported; it ends the block, not the process.
+
+    Args:
+        link: Where blocks come from.
+        function: What to do with each.
+        most: After so many others go on.
 
     Raises:
         UnreachableError: The driver is gone.
     """
     clock = time.perf_counter
-    while (found := link.next_block()) is not None:
+    left = -1 if most is None else most
+    while left and (found := link.next_block()) is not None:
+        left -= 1
         given, block = found
         block.status = BlockStatus.PROCESSING
         failure = None
@@ -78,14 +86,18 @@ def be_worker(payload: dict[str, Any]) -> int:
     if not payload["takes_block"]:
         function()
         return 0
+    most = payload["most_blocks"]
     try:
         link = open_link(Context.from_env(), payload.get("grace"))
         if link is not None and setup is None:
-            work(link, function)
+            work(link, function, most)
             link.close()
         elif link is not None:
             state = setup()
-            work(link, lambda block: function(block, state))
+            if isinstance(function, Stages) and most is None:
+                work_in_stages(link, function, state)
+            else:
+                work(link, lambda block: function(block, state), most)
             link.close()  # first, so that nobody waits for the teardown
             if teardown is not None:
                 teardown(state)

@@ -128,7 +128,7 @@ def portable(data: Any) -> Any:
             "make it with prepare_ds on a path, or send a numpy array"
         )
     store = data.store
-    if isinstance(store, LocalStore):  # the other process may have another working directory
+    if type(store) is LocalStore:  # the other process may have another working directory
         store = LocalStore(os.path.abspath(store.root), read_only=store.read_only)
     return ZarrHandle(store, data.path, "r" if data.read_only else "r+", data.shape, data.dtype)
 

@@ -79,6 +79,7 @@ def payload_for(task: Task, context: Context, log: Path | None, *, adds: bool) -
         "log": None if log is None else str(log.resolve()),
         "adds": adds,
         "takes_block": task.takes_block,
+        "most_blocks": task.blocks_per_process,
         "directory": os.getcwd(),
         "path": [entry or os.getcwd() for entry in sys.path],
         "environment": {context.ENV_VARIABLE: context.to_env()},

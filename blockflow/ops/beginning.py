@@ -22,6 +22,7 @@ import numpy as np
 
 from blockflow.driving import run_in_processes, scheduler_here
 from blockflow.monitor.progress import make_display
+from blockflow.ops.running import beside
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.result import result_of
 from blockflow.serial import run_serially
@@ -103,24 +104,22 @@ class Beginning:
 
     def steps(self) -> Generator[None]:
         """Do the map; an iterator that stops for a moment when there may be something new, and can be closed."""
-        thread = threading.Thread(target=self._look, name="blockflow-map")
         self._work.check_sendable()
         plan = compile_plan([self._work.here(may_move=True)])
         check_runnable(plan)
-        thread.start()
-        try:
+        with beside(self._look, self._end_soon) as thread:
             yield from self._here(plan)
             self._over.set()
             while thread.is_alive():
                 thread.join(LOOK_SECONDS)
                 yield
-        finally:
-            self._stop.set()
-            self._over.set()
-            thread.join()
         if self._error is not None:
             raise self._error
         yield
+
+    def _end_soon(self) -> None:
+        self._stop.set()
+        self._over.set()
 
     def _here(self, plan: Plan) -> Generator[None]:
         scheduler = scheduler_here(plan)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Job", "OpenJob", "close_job", "do_block", "do_block_at_once", "open_job"]
 
+Given: TypeAlias = "tuple[Box, list[Any]]"
+"""What a function gets, and the box that it covers."""
+
 Call: TypeAlias = Literal["array", "block"]
 
 
@@ -72,37 +75,51 @@ class OpenJob:
 
     def do(self, block: Block) -> None:
         """Do one block."""
+        if self.job.call == "block":
+            self.keep(block, self.job.function(block, *self.job.sources, *self.job.sinks, *self.state))
+        else:
+            self.write(block, self.compute(self.read(block)))
+
+    def read(self, block: Block) -> Given:
+        """What the function gets, and where that lies."""
         index = block.index
         assert index is not None
-        if self.job.call == "block":
-            result = self.job.function(block, *self.job.sources, *self.job.sinks, *self.state)
-        else:
-            result = self._map(index)
-        if not self.job.collect:
-            return
-        if self.results is None:
-            self.kept[index] = result
-        else:
-            self.results.keep(RESULT, index, block.attempt, result)
-
-    def _map(self, index: int) -> Any:
-        """Read, call and write; what the function returned beyond what was written."""
-        grid = self.job.grid
-        given, writes = grid.read_box(index), grid.write_box(index)
+        given = self.job.grid.read_box(index)
         if self.clip:
             given = tuple(
                 (max(b, low), min(e, high)) for (b, e), (low, high) in zip(given, self.job.bounds, strict=True)
             )
-        result = self.job.function(*[reader.read(given) for reader in self.readers], *self.state)
-        if not self.writers:
-            return result
-        results, rest = self._shared_out(result, index)
-        for number, (writer, values) in enumerate(zip(self.writers, results, strict=True)):
-            try:
-                writer.write(values, given, writes, f"result {number}")
-            except (GeometryError, ValueLossError) as error:
-                raise type(error)(f"block {index} at {grid.position(index)}: {error}") from error
-        return rest
+        return given, [reader.read(given) for reader in self.readers]
+
+    def compute(self, given: Given) -> tuple[Box, Any]:
+        """What the function makes of what it gets."""
+        box, parts = given
+        return box, self.job.function(*parts, *self.state)
+
+    def write(self, block: Block, made: tuple[Box, Any]) -> None:
+        """Crop and write what the function made, and keep the rest."""
+        index, grid = block.index, self.job.grid
+        assert index is not None
+        given, rest = made
+        if self.writers:
+            writes = grid.write_box(index)
+            results, rest = self._shared_out(rest, index)
+            for number, (writer, values) in enumerate(zip(self.writers, results, strict=True)):
+                try:
+                    writer.write(values, given, writes, f"result {number}")
+                except (GeometryError, ValueLossError) as error:
+                    raise type(error)(f"block {index} at {grid.position(index)}: {error}") from error
+        self.keep(block, rest)
+
+    def keep(self, block: Block, result: Any) -> None:
+        """Keep what the function returned, if that is wanted."""
+        if not self.job.collect:
+            return
+        assert block.index is not None
+        if self.results is None:
+            self.kept[block.index] = result
+        else:
+            self.results.keep(RESULT, block.index, block.attempt, result)
 
     def _shared_out(self, result: Any, index: int) -> tuple[Any, Any]:
         """One result for each sink, and what is left to be kept."""
@@ -148,6 +165,45 @@ def do_block(block: Block, opened: OpenJob) -> None:
             assert block.index is not None
             opened.results.keep_failure(block.index, block.attempt, error)
         raise
+
+
+class DoBlock:
+    """:func:`do_block` in parts, for workers that read and write while they compute.
+
+    Args:
+        last: The index of the last block during which the next one may be taken: not in the end, where other workers
+            may be idle.
+    """
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def __call__(self, block: Block, opened: OpenJob) -> None:
+        """Do all of it."""
+        do_block(block, opened)
+
+    def read(self, block: Block, opened: OpenJob) -> Given:
+        """What the function gets."""
+        return opened.read(block)
+
+    def compute(self, block: Block, given: Given, opened: OpenJob) -> tuple[Box, Any]:
+        """What the function makes of it."""
+        return opened.compute(given)
+
+    def write(self, block: Block, made: tuple[Box, Any], opened: OpenJob) -> None:
+        """Write that."""
+        opened.write(block, made)
+
+    def failed(self, block: Block, error: BaseException, opened: OpenJob) -> None:
+        """Keep an exception."""
+        if opened.results is not None and isinstance(error, Exception):
+            assert block.index is not None
+            opened.results.keep_failure(block.index, block.attempt, error)
+
+    def ahead(self, block: Block) -> bool:
+        """Whether the next block may be taken already."""
+        assert block.index is not None
+        return block.index <= self.last
 
 
 def do_block_at_once(block: Block, opened: OpenJob) -> None:

@@ -39,6 +39,9 @@ __all__ = ["MapPlan", "plan_map"]
 _SMALLEST_CHUNK = 8
 """Voxels along an axis: a file that is made here has no chunks below, unless blocks are smaller themselves."""
 
+_BATCH = 2**18
+"""Positions computed at once: a few megabytes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MapPlan:
@@ -223,15 +226,17 @@ def _check_voxels(array: Array, grid: Grid, name: str, *, reads: bool) -> None:
     for number, (axis, offset, voxel) in enumerate(zip(grid.axes, array.offset, array.voxel_size, strict=True)):
         if voxel == 1:
             continue
-        for position in range(axis.count):
-            ends = [axis.write_begin(position), axis.write_end(position)]
-            if reads:
-                ends += [axis.read_begin(position), axis.read_end(position)]
-            wrong = [end for end in ends if (end - offset) % voxel]
-            if wrong:
+        edges = [axis.write_begin, axis.write_end, *((axis.read_begin, axis.read_end) if reads else ())]
+        for low in range(0, axis.count, _BATCH):
+            positions = np.arange(low, min(axis.count, low + _BATCH), dtype=np.int64)
+            ends = np.stack([edge(positions) for edge in edges], axis=1)
+            wrong = np.argwhere((ends - offset) % voxel)
+            if len(wrong):
+                place, edge = wrong[0]
                 raise GeometryError(
-                    f"blocks must begin and end between voxels of {name}: on axis {number} block {position} ends at "
-                    f"{wrong[0]}, and voxels measure {voxel} from {offset} on; choose block and context accordingly"
+                    f"blocks must begin and end between voxels of {name}: on axis {number} block {positions[place]} "
+                    f"ends at {ends[place, edge]}, and voxels measure {voxel} from {offset} on; choose block and "
+                    "context accordingly"
                 )
 
 

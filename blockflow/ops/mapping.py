@@ -53,12 +53,14 @@ def map_blocks(
     casting: Casting = "checked",
     collect: bool = False,
     cache_bytes: int = CACHE_BYTES,
+    overlap_io: bool = True,
     setup: Callable[[], Any] | None = None,
     teardown: Callable[[Any], Any] | None = None,
     mask: Any = None,
     num_workers: int | None = None,
     launcher: Any = None,
     host: str | None = None,
+    blocks_per_process: int | None = None,
     max_retries: int = 2,
     timeout: float | None = None,
     shared_chunks: SharedChunks = "refuse",
@@ -104,6 +106,8 @@ def map_blocks(
             that `mask` left out. With `out`, of what it returned after the results for the outputs.
         cache_bytes: How much each process keeps of each chunked source, decoded, because blocks read more than they
             write; 0 for nothing. Nobody may write to sources while a map runs.
+        overlap_io: Let a worker read its next block and write its last one while it computes, where that takes time.
+            It holds three blocks then. Without effect with ``call="block"``, a timeout, or in this process.
         setup: Called once in each worker process (or in this one, for ``num_workers=0``); the function gets what it
             returns as its last argument.
         teardown: Called with that in the end.
@@ -114,6 +118,7 @@ def map_blocks(
         launcher: Where workers are: see :class:`~blockflow.Task`. If they are on other machines, arrays have to be
             files, and `run_dir` has to be a directory that those machines see.
         host: See :func:`~blockflow.run_blockwise`.
+        blocks_per_process: See :class:`~blockflow.Task`.
         max_retries: How often a block is tried again in worker processes.
         timeout: Seconds after which a block counts as failed, in worker processes.
         shared_chunks: See :class:`~blockflow.Task`; in this process blocks run one after the other anyway.
@@ -143,12 +148,14 @@ def map_blocks(
         casting=casting,
         collect=collect,
         cache_bytes=cache_bytes,
+        overlap_io=overlap_io,
         setup=setup,
         teardown=teardown,
         mask=mask,
         num_workers=num_workers,
         launcher=launcher,
         host=host,
+        blocks_per_process=blocks_per_process,
         max_retries=max_retries,
         timeout=timeout,
         shared_chunks=shared_chunks,

@@ -39,12 +39,14 @@ class MapOptions(TypedDict, total=False):
     dtype: DTypeLike | Sequence[DTypeLike] | None
     casting: Casting
     cache_bytes: int
+    overlap_io: bool
     setup: Callable[[], Any] | None
     teardown: Callable[[Any], Any] | None
     mask: Any
     num_workers: int | None
     launcher: Any
     host: str | None
+    blocks_per_process: int | None
     max_retries: int
     timeout: float | None
     shared_chunks: SharedChunks
@@ -68,12 +70,14 @@ class MapRequest:
     casting: Casting = "checked"
     collect: bool = False
     cache_bytes: int = CACHE_BYTES
+    overlap_io: bool = True
     setup: Callable[[], Any] | None = None
     teardown: Callable[[Any], Any] | None = None
     mask: Any = None
     num_workers: int | None = None
     launcher: Any = None
     host: str | None = None
+    blocks_per_process: int | None = None
     max_retries: int = 2
     timeout: float | None = None
     shared_chunks: SharedChunks = "refuse"
@@ -136,8 +140,17 @@ class MapRequest:
 
         Not if anything is asked for that only processes of their own can do, or that is of use in long runs only.
         """
-        asked = (self.num_workers, self.launcher, self.host, self.timeout, self.setup, self.mask, self.run_dir)
+        number, most = self.num_workers, self.blocks_per_process
+        asked = (number, most, self.launcher, self.host, self.timeout, self.setup, self.mask, self.run_dir)
         return all(each is None for each in asked) and self.shared_chunks == "refuse"
+
+    @property
+    def overlaps_io(self) -> bool:
+        """Whether workers read and write while they compute.
+
+        Functions that do this by themselves cannot be taken apart, and a timeout is of a block that does not wait.
+        """
+        return self.overlap_io and self.call == "array" and self.timeout is None
 
     @property
     def remote(self) -> bool:

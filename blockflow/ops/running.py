@@ -7,6 +7,7 @@ the iterator is closed, the run is stopped.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from contextlib import contextmanager
@@ -20,16 +21,16 @@ from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.result import result_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from blockflow.ledger.run_ledger import RunLedger
     from blockflow.plan.plan import Plan
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
 
-__all__ = ["running_here", "running_in_workers"]
+__all__ = ["beside", "running_here", "running_in_workers"]
 
-_LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.02
 """How often somebody may look for something new."""
 
 
@@ -86,18 +87,39 @@ def running_in_workers(
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="blockflow-map")
-    thread.start()
-    try:
+    with beside(run, stop.set) as thread:
         while thread.is_alive():
-            thread.join(_LOOK_SECONDS)
+            thread.join(LOOK_SECONDS)
             yield
-    finally:
-        stop.set()
-        thread.join()
     if errors:
         raise errors[0]
     yield
+
+
+@contextmanager
+def beside(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[threading.Thread]:
+    """Do something in a thread of its own, for as long as the context; also if it is the whole process that ends.
+
+    Whoever leaves an iterator half-way and keeps it does not close it. A thread that the process waits for would then
+    go on to the end of the run.
+
+    Args:
+        run: What to do.
+        stop: Makes it come to an end soon, in an orderly way.
+    """
+    thread = threading.Thread(target=run, name="blockflow-map", daemon=True)
+
+    def end() -> None:
+        stop()
+        thread.join()
+
+    atexit.register(end)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        end()
+        atexit.unregister(end)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from blockflow.arrays.shared import SharedArray
 from blockflow.errors import PlanError, RunError
 from blockflow.launch.payload import pack_functions
 from blockflow.logging import get_log_basedir
-from blockflow.ops.block_job import Job, close_job, do_block, do_block_at_once, open_job
+from blockflow.ops.block_job import DoBlock, Job, close_job, do_block, do_block_at_once, open_job
 from blockflow.ops.failures import raise_failure
 from blockflow.ops.results import FAILURE, Record, ResultFolder
 from blockflow.ops.sharing import (
@@ -109,7 +109,10 @@ class Work:
         sinks = tuple(enter(shared_sink(sink, "out")) for sink in self._sinks)
         if self.folder is None:
             self.folder = ResultFolder(Path(enter(tempfile.TemporaryDirectory(prefix="blockflow-"))))
-        return self._task(do_block, partial(open_job, self._job(sources, sinks, self.folder.folder)))
+        function: Callable[..., None] = do_block
+        if self._request.overlaps_io:
+            function = DoBlock(self.size - 1 - 2 * self._request.workers)
+        return self._task(function, partial(open_job, self._job(sources, sinks, self.folder.folder)))
 
     def _job(self, sources: tuple[Array, ...], sinks: tuple[Array, ...], folder: Path | None) -> Job:
         request, plan = self._request, self._plan
@@ -142,6 +145,7 @@ class Work:
             read_write_conflict=False,
             num_workers=max(1, min(request.workers, self.size)),
             launcher=request.launcher,
+            blocks_per_process=request.blocks_per_process,
             max_retries=request.max_retries,
             timeout=request.timeout,
             mask=request.mask,

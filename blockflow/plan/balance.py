@@ -18,6 +18,7 @@ So a balanced axis is a handful of integers, and each of its cuts is arithmetic.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 from typing import Literal, TypeAlias, get_args
 
 from blockflow.errors import GeometryError
@@ -139,6 +140,12 @@ class BalancedAxis:
             last - self.reading(self.last_cut, self.end)[0],
             self.reading(self.begin, self.write_end(0))[1] - 1,
         )
+
+    @property
+    def period(self) -> tuple[int, int]:
+        """After so many positions come the same intervals again, so much further on; but for the ends."""
+        common = gcd(self.count, self.units)
+        return self.count // common, self.units // common * self.unit
 
     @property
     def template(self) -> Span:

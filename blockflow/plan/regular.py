@@ -108,6 +108,11 @@ class RegularAxis:
         return 1 + -(-max(self.before, self.after) // self.step)
 
     @property
+    def period(self) -> tuple[int, int]:
+        """After so many positions come the same intervals again, so much further on; but for the ends."""
+        return 1, self.step
+
+    @property
     def template(self) -> Span:
         """A whole block with its whole context, where the first block is."""
         end = self.first + self.step

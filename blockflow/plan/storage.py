@@ -184,21 +184,43 @@ def lengths(grid: Grid, array: Stored, *, read: bool) -> list[Lengths]:
 
 def _lengths(axis: Axis, bounds: tuple[int, int], origin: int, unit: int, voxel: int, *, read: bool) -> Lengths:
     asked = moved = longest = 0
-    for begins, ends in _intervals(axis, read=read):
-        inside = [np.clip(edge, *bounds) for edge in (begins, ends)]
-        some = inside[0] < inside[1]
-        low, high = (edge[some] - origin for edge in inside)
+    for begins, ends, times in _intervals(axis, bounds, unit, read=read):
+        low, high = np.maximum(begins, bounds[0]) - origin, np.minimum(ends, bounds[1]) - origin
         voxels = -(-high // voxel) - low // voxel
         whole = np.minimum(-(-high // unit) * unit, bounds[1] - origin)
         whole = whole - np.maximum(low // unit * unit, bounds[0] - origin)
-        asked += int(voxels.sum())
-        moved += int((whole // voxel).sum())
+        asked += times * int(voxels.sum())
+        moved += times * int((whole // voxel).sum())
         longest = max(longest, int(voxels.max(initial=0)))
     return Lengths(asked, moved, longest)
 
 
-def _intervals(axis: Axis, *, read: bool) -> Iterator[tuple[Indices, Indices]]:
+def _intervals(axis: Axis, bounds: tuple[int, int], unit: int, *, read: bool) -> Iterator[tuple[Indices, Indices, int]]:
+    """What the positions read (or write) that meet an interval: begins, ends, and how often each comes again."""
     begin, end = (axis.read_begin, axis.read_end) if read else (axis.write_begin, axis.write_end)
-    for first in range(0, axis.count, _BATCH):
-        positions = np.arange(first, min(axis.count, first + _BATCH), dtype=np.int64)
-        yield begin(positions), end(positions)
+    for first, stop, times in _parts(axis, bounds, unit, read=read):
+        for low in range(first, stop, _BATCH):
+            positions = np.arange(low, min(stop, low + _BATCH), dtype=np.int64)
+            begins, ends = begin(positions), end(positions)
+            some = (begins < bounds[1]) & (ends > bounds[0])
+            yield begins[some], ends[some], times
+
+
+def _parts(axis: Axis, bounds: tuple[int, int], unit: int, *, read: bool) -> list[tuple[int, int, int]]:
+    """Positions that meet an interval, as ranges ``(first, stop, times)``: one that comes again stands for all.
+
+    Blocks and units repeat themselves together, but for the ends: where the context, the last block or a chunk is cut
+    off.
+    """
+    start, stop = axis.reading(*bounds) if read else axis.writing(*bounds)
+    period, extent = axis.period
+    period *= unit // gcd(extent, unit)
+    low, high = max(axis.begin, bounds[0]), min(axis.end, bounds[1])
+    reach = unit + axis.longest_read  # nothing is cut off that is written so far inside
+    if low + reach < high - reach:
+        inner, end = axis.writing(low + reach, high - reach)
+        inner, end = max(start, inner + 1), min(stop, end - 2)
+        times = (end - inner) // period
+        if times > 1:
+            return [(start, inner, 1), (inner, inner + period, times), (inner + times * period, stop, 1)]
+    return [(start, stop, 1)]

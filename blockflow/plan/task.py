@@ -138,6 +138,9 @@ class Task:
     passed on: the process function is then called as ``process_function(block, state)``."""
     teardown: Callable[[Any], Any] | None = None
     """Called with what `setup` returned when a worker process has no more blocks; not if it is killed."""
+    blocks_per_process: int | None = None
+    """A worker process ends after so many blocks, and another one takes its place: for functions that leak memory, or
+    change what they should not. None for no limit."""
     launcher: Any = None
     """How its workers come to life: ``Local(8)``, ``Slurm(...)``, ``LSF(...)``, ``Command(...)``, ``Dask(...)``, or a
     list of these, each of which says how many it may start. None for what :func:`blockflow.run_blockwise` is told."""
@@ -317,8 +320,10 @@ class Task:
                 )
             self.num_workers = self.max_workers
             self.max_workers = None  # or a copy with fewer num_workers would get the old number
-        for name, least in (("num_workers", 1), ("max_retries", 0)):
+        for name, least in (("num_workers", 1), ("max_retries", 0), ("blocks_per_process", 1)):
             value = getattr(self, name)
+            if name == "blocks_per_process" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise PlanError(f"task {self.task_id!r}: {name} must be a whole number >= {least}, got {value!r}")
             setattr(self, name, int(value))

@@ -75,8 +75,8 @@ def compute_background(
         progress: Whether to show a progress bar.
 
     Raises:
-        PlanError: The frames cannot be shared with workers, or the run directory keeps another job.
-        ArrayError: A frame cannot be read or is not finite (in this process).
+        PlanError: The run directory keeps another job.
+        ArrayError: The frames cannot be shared with workers; or one cannot be read or is not finite (in this process).
         RunError: A block failed in a worker process, or no worker could be started.
     """
     shape = (len(starts), *frames.shape[1:])

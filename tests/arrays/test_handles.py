@@ -14,7 +14,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import zarr
-from zarr.storage import MemoryStore, ZipStore
+from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 import blockflow
 from blockflow.arrays import Array, open_ds, prepare_ds
@@ -52,6 +52,15 @@ def test_an_open_array_reads_and_writes_in_another_process(
     assert sent(array, code, elsewhere) == f"{array} ('nm', 'nm') {9 * 16}"
     assert (array.to_ndarray() == 9).all()
     assert len(pickle.dumps(array)) < 1000
+
+
+class OtherStore(LocalStore):
+    """A store of the user's own kind."""
+
+
+def test_a_store_of_another_kind_stays_one(tmp_path: Path) -> None:
+    array = zarr.create_array(OtherStore(tmp_path / "x.zarr"), shape=(4,), dtype="u1")
+    assert type(pickle.loads(pickle.dumps(portable(array))).open().store) is OtherStore
 
 
 def test_a_zarr_array_that_was_opened_by_relative_path_is_found(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+import blockflow
 from blockflow import Block, Command, Grid, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
 from blockflow.arrays.shared import SharedArray
@@ -37,6 +41,15 @@ HERE: dict[str, Any] = {"num_workers": 0, "progress": False}
 THERE: dict[str, Any] = {"num_workers": 2, "progress": False}
 BOTH = pytest.mark.parametrize("where", [HERE, THERE], ids=["here", "workers"])
 IMAGE = np.arange(12 * 10, dtype=np.uint16).reshape(12, 10)
+
+ROOT = str(Path(blockflow.__file__).parents[1])
+
+
+def _environment(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    except OSError:
+        return ""  # it has ended, or is somebody else's
 
 
 def same(block: Any) -> Any:
@@ -252,6 +265,22 @@ class TestArrays:
         assert open_ds(tmp_path / "new.zarr").data.chunks == (4, 10)
 
     @BOTH
+    @pytest.mark.parametrize("pad", [None, "reflect", "constant"])
+    @pytest.mark.parametrize("cache_bytes", [0, 100, 10**6])
+    def test_what_is_kept_of_a_source_changes_nothing(
+        self, where: Any, pad: Any, cache_bytes: int, tmp_path: Path
+    ) -> None:
+        stored = zarr.create_array(tmp_path / "z.zarr", shape=IMAGE.shape, chunks=(4, 3), dtype="u2")
+        stored[...] = IMAGE
+        options: dict[str, Any] = {"grid": (3, 4), "context": (2, 1), "pad": pad, "collect": True, **where}
+        for got, expected in zip(
+            map_blocks(same, stored, cache_bytes=cache_bytes, **options),
+            map_blocks(same, IMAGE, **options),
+            strict=True,
+        ):
+            assert_array_equal(got, expected)
+
+    @BOTH
     def test_hdf5_is_written_in_this_process_only(self, where: Any, tmp_path: Path) -> None:
         import h5py
 
@@ -376,6 +405,45 @@ class TestResults:
         assert 4 <= len(list(tmp_path.glob("block*"))) < 100_000
         assert not list(Path(tempfile.gettempdir()).glob(f"blockflow-*/*-{os.getpid()}-*"))
 
+    @pytest.mark.parametrize("workers", ["2", "None"])
+    @pytest.mark.parametrize("ending", ["break", "raise KeyError", "sys.exit()"])
+    def test_nothing_goes_on_when_somebody_leaves(self, workers: str, ending: str, tmp_path: Path) -> None:
+        script = textwrap.dedent(
+            f"""
+            import os, sys, threading, time
+            import numpy as np
+            from blockflow.ops import iter_blocks
+
+            def work(block):
+                time.sleep(0.05 if block[0] < 20 else 3600)
+                return block
+
+            os.sched_getaffinity = lambda pid: {{0, 1}}
+            results = iter_blocks(work, np.arange(1000), grid=2, num_workers={workers}, progress=False)
+            try:
+                for block, result in results:
+                    if block.index == 5:
+                        print("leaving", flush=True)
+                        {ending}
+            except KeyError:
+                pass
+            """
+        )
+        mark = f"blockflow-leaving-{os.getpid()}-{workers}-{ending.split()[0]}"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": ROOT, "TMPDIR": str(tmp_path), "MARK": mark},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        assert done.stdout == "leaving\n"
+        assert done.stderr == ""
+        assert not list(tmp_path.glob("blockflow-*"))
+        assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and mark in _environment(pid)]
+
     def test_classes_of_this_process_come_back_as_themselves(self) -> None:
         class Found:
             def __init__(self, total: int) -> None:
@@ -484,6 +552,10 @@ class TestFailures:
         with pytest.raises(ZeroDivisionError):
             map_blocks(lambda block: block - 4 // (int(block[0]) - 4), np.arange(8), out=out, grid=4, **THERE)
         assert out.tolist() == [1, 2, 3, 4, 0, 0, 0, 0]
+
+    def test_workers_that_end_after_some_blocks(self) -> None:
+        pids = map_blocks(lambda b: os.getpid(), np.arange(20), grid=1, collect=True, blocks_per_process=2, **THERE)
+        assert max(map(pids.count, pids)) == 2
 
     def test_workers_that_cannot_begin(self) -> None:
         def setup() -> None:
@@ -594,6 +666,7 @@ class TestRefused:
         refused("call must be one of 'array', 'block', got 'source'", line, call="source")
         refused("casting must be one of 'checked', 'no'", line, casting="loose")
         refused("num_workers must be a whole number >= 0, or None for all processors, got -1", line, num_workers=-1)
+        refused("cache_bytes must be a whole number >= 0, got -1", line, cache_bytes=-1)
         refused("teardown gets what setup returns", line, teardown=print)
         refused("pad is for call='array'", line, call="block", pad="edge")
         refused("pad must be None, a mode of numpy.pad, or a dict of its arguments: got 'mirror'", line, pad="mirror")

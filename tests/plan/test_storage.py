@@ -17,9 +17,10 @@ from blockflow.errors import ArrayNotFoundError, GeometryError, PlanError
 from blockflow.geometry import Roi
 from blockflow.plan import storage
 from blockflow.plan.alignment import advice, apart_for, safe_axes, verdict_on
+from blockflow.plan.balance import BalancedAxis, balanced_axis
 from blockflow.plan.conflicts import levels_of
 from blockflow.plan.grid import Grid
-from blockflow.plan.regular import RegularAxis
+from blockflow.plan.regular import FITS, RegularAxis, regular_axis
 from blockflow.plan.slices import positions_of
 from blockflow.plan.storage import Stored, lengths, shared_distances, stored
 from blockflow.plan.tiling import tile
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blockflow.plan.conflicts import Levels
+    from blockflow.plan.grid import Axis
 
 
 @st.composite
@@ -272,3 +274,74 @@ def test_what_has_no_chunks_is_written_by_voxels() -> None:
 def test_what_is_no_array_of_the_blocks_is_refused(value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         stored(value, "out", 2)
+
+
+@st.composite
+def long_axes(draw: st.DrawFn) -> Axis:
+    """Axes of many more blocks than their pattern has."""
+    voxel, offset = draw(st.integers(1, 2)), draw(st.integers(-9, 9))
+    unit = draw(st.integers(1, 3))
+    if draw(st.booleans()):
+        return regular_axis(
+            draw(st.integers(60, 400)),
+            draw(st.integers(1, 4)),
+            before=draw(st.integers(0, 9)),
+            after=draw(st.integers(0, 9)),
+            fit=draw(st.sampled_from(FITS)),
+            clip=draw(st.booleans()),
+            offset=offset,
+            voxel_size=voxel,
+        )
+    exact, overlap, share = draw(st.booleans()), draw(st.integers(0, 6)), draw(st.integers(1, 4))
+    return balanced_axis(
+        draw(st.integers(100, 400)),
+        overlap + share * unit,
+        overlap=overlap,
+        exact=exact,
+        min_size=None if exact else draw(st.none() | st.integers(overlap + 1, overlap + share * unit)),
+        multiple_of=unit,
+        offset=offset,
+        voxel_size=voxel,
+    )
+
+
+@given(long_axes(), st.integers(1, 9), st.integers(-20, 40), st.integers(1, 900), st.integers(0, 5), st.booleans())
+def test_patterns_are_counted_once(axis: Axis, chunk: int, begin: int, extent: int, before: int, read: bool) -> None:
+    voxel = axis.unit if isinstance(axis, BalancedAxis) and axis.unit % 2 == 0 else 1
+    array = Stored(
+        name="x",
+        box=((begin, begin + extent * voxel),),
+        voxel_size=(voxel,),
+        voxel_bytes=1,
+        origin=(begin - before * voxel,),
+        chunk=(chunk * voxel,),
+    )
+    (found,) = lengths(Grid((axis,)), array, read=read)
+    asked, moved = [], []
+    (low, high), unit, origin = array.box[0], array.chunk[0], array.origin[0]
+    for position in range(axis.count):
+        ends = (axis.read_begin, axis.read_end) if read else (axis.write_begin, axis.write_end)
+        first, last = max(ends[0](position), low) - origin, min(ends[1](position), high) - origin
+        if first < last:
+            asked.append(-(-last // voxel) - first // voxel)
+            whole = min(-(-last // unit) * unit, high - origin) - max(first // unit * unit, low - origin)
+            moved.append(whole // voxel)
+    assert found == (sum(asked), sum(moved), max(asked, default=0))
+
+
+@given(long_axes())
+def test_axes_repeat_themselves(axis: Axis) -> None:
+    period, extent = axis.period
+    reach = axis.longest_read
+    for position in range(axis.count - period - 2):
+        later = position + period
+        if axis.write_begin(position) - reach > axis.begin and axis.write_end(later) + reach < axis.end:
+            for edge in (axis.write_begin, axis.write_end, axis.read_begin, axis.read_end):
+                assert edge(later) == edge(position) + extent
+
+
+def test_a_billion_blocks_on_one_axis_are_counted_at_once() -> None:
+    array = Stored(name="x", box=((0, 3 * 10**9),), voxel_size=(1,), voxel_bytes=1, origin=(0,), chunk=(64,))
+    (along,) = lengths(Grid.regular((3 * 10**9,), 3, context=1), array, read=True)
+    assert along.asked == 5 * 10**9 - 2
+    assert along.longest == 5

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore, ZipStore
 
+from blockflow.arrays.handles import DatasetHandle, MemmapHandle, portable
 from blockflow.arrays.shared import SharedArray
-from blockflow.errors import ArrayError, ArrayNotFoundError, PlanError
-from blockflow.recipes.background_handles import DatasetFrames, MappedFrames, handle_of, identity, reopened, shipped
+from blockflow.errors import ArrayError, ArrayNotFoundError
+from blockflow.recipes.background_handles import identity, reopened, shipped
 from blockflow.recipes.background_input import Stack
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def test_every_view_of_a_mapped_file_is_mapped_again(tmp_path: Path, order: Any)
         part = mapped[view]
         if part.size:
             for data in (part, np.asarray(part)):
-                assert isinstance(handle_of(data), MappedFrames)
+                assert isinstance(portable(data), MemmapHandle)
                 np.testing.assert_array_equal(elsewhere(data), FRAMES[view])
 
     check()
@@ -65,7 +66,7 @@ def test_raw_files_with_an_offset_and_another_byte_order(tmp_path: Path) -> None
         file.write(b"header!" + FRAMES.astype(">u2").tobytes())
     mapped: Any = np.memmap(tmp_path / "raw", ">u2", "r+", 7, FRAMES.shape)
     mapped[3] = 5
-    assert isinstance(handle_of(mapped), MappedFrames)
+    assert isinstance(portable(mapped), MemmapHandle)
     np.testing.assert_array_equal(elsewhere(mapped), mapped)
 
 
@@ -89,7 +90,7 @@ def test_stored_arrays_are_opened_again(tmp_path: Path) -> None:
     stored = zarr.open_group(tmp_path / "g.zarr").create_array("frames", data=FRAMES, chunks=(4, 6, 8))
     np.testing.assert_array_equal(elsewhere(stored), FRAMES)
     with h5_file(tmp_path / "f.h5") as file:
-        assert handle_of(file["frames"]) == DatasetFrames(str(tmp_path / "f.h5"), "/frames")
+        assert portable(file["frames"]) == DatasetHandle(str(tmp_path / "f.h5"), "/frames")
         np.testing.assert_array_equal(elsewhere(file["frames"]), FRAMES)
 
 
@@ -105,7 +106,9 @@ def test_what_no_other_process_can_read_is_refused(tmp_path: Path) -> None:
     for mode, arguments in (("r+", {}), ("r", {"driver": "core"})):
         with (
             h5_file(tmp_path / "f.h5", mode, **arguments) as file,
-            pytest.raises(PlanError, match=f"must be in a file opened with mode 'r' .* '{re.escape(mode)}' and driver"),
+            pytest.raises(
+                ArrayError, match=f"must be in a file opened with mode 'r' .* '{re.escape(mode)}' and driver"
+            ),
         ):
             elsewhere(file["frames"])
 
@@ -114,14 +117,14 @@ def test_files_that_are_gone_or_changed_are_errors(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", FRAMES)
     stored = zarr.create_array(tmp_path / "f.zarr", data=FRAMES)
     with h5_file(tmp_path / "f.h5") as file:
-        handles = [handle_of(data) for data in (np.load(tmp_path / "f.npy", mmap_mode="r"), stored, file["frames"])]
+        handles = [portable(data) for data in (np.load(tmp_path / "f.npy", mmap_mode="r"), stored, file["frames"])]
     os.truncate(tmp_path / "f.npy", 1000)
     (tmp_path / "f.zarr" / "zarr.json").unlink()
     (tmp_path / "f.h5").unlink()
     for handle, error, message in zip(
         handles,
         (ArrayError, ArrayNotFoundError, FileNotFoundError),
-        ("f.npy has changed since it was mapped", "f.zarr", "there is no file .*f.h5"),
+        ("f.npy has changed since this handle was made", "f.zarr", "there is no file .*f.h5"),
         strict=True,
     ):
         with pytest.raises(error, match=message), reopened(handle):

@@ -245,3 +245,22 @@ def test_a_long_lease_is_shared_when_blocks_become_slow(tmp_path: Path) -> None:
 
     task = line(work, 60, num_workers=2, read_write_conflict=False, timeout=30.0, max_retries=0)
     assert run_blockwise(task, progress=False, summary=False)
+
+
+@pytest.mark.parametrize("setup", [None, dict])
+def test_processes_end_after_so_many_blocks_and_others_take_their_place(setup: Any, logs: Path) -> None:
+    def work(block: blockflow.Block, *state: object) -> None:
+        print("block", block.index)
+
+    task = line(work, 50, setup=setup, num_workers=2, read_write_conflict=False, blocks_per_process=3)
+    result = run_blockwise(task, progress=False, summary=False)
+    assert result
+    outputs = [file.read_text().splitlines() for file in (logs / "line").glob("*.out")]
+    assert max(map(len, outputs)) == 3
+    assert sorted(text for output in outputs for text in output) == sorted(f"block {index}" for index in range(50))
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "3"])
+def test_processes_that_would_do_no_block_are_refused(number: Any) -> None:
+    with pytest.raises(PlanError, match="blocks_per_process must be a whole number >= 1, got"):
+        line(print, blocks_per_process=number)
