@@ -542,16 +542,6 @@ def forgets_absent_workers_that_lose_their_connection(patch: pytest.MonkeyPatch)
     patch.setattr(Arrivals, "lost", Arrivals.gone)
 
 
-def worker_goes_on_with_what_is_not_its_own_any_more(patch: pytest.MonkeyPatch) -> None:
-    acknowledged = WorkerSession._acknowledged
-
-    def deaf(session: WorkerSession, message: wire.Acknowledged) -> None:
-        acknowledged(session, message)
-        session.overtaken = False
-
-    patch.setattr(WorkerSession, "_acknowledged", deaf)
-
-
 def keeps_blocks_of_processes_that_are_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Cluster, "is_stopped", lambda cluster, number: False)
 

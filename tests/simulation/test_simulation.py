@@ -59,7 +59,7 @@ def test_every_kind_of_fault_strikes() -> None:
 
 def test_a_plan_of_ones_own() -> None:
     task = Task("mine", Roi((0,), (50,)), Roi((0,), (10,)), Roi((0,), (10,)))
-    report = simulate(3, Profile(name="fine", trouble=0.0, stops=0.0), compile_plan([task]))
+    report = simulate(3, Profile(name="fine", trouble=0.0, stops=0.0, resizes=0.0), compile_plan([task]))
     assert (report.blocks, report.executions, report.outcome) == (5, 5, "finished")
     assert not report.faults
     assert str(report).startswith("fine 3: finished after")
