@@ -311,6 +311,14 @@ def test_an_old_answer_never_shortens_the_deadline() -> None:
     assert session.deadline == 80.0
 
 
+def test_a_block_that_begins_does_not_move_the_deadline() -> None:
+    session = holding(3, 4, now=1.0)
+    before = session.deadline
+    for now in (20.0, 40.0):
+        take(session, now)
+        assert session.deadline == before
+
+
 def test_a_grant_alone_does_not_move_the_deadline() -> None:
     session = asked(now=3.0)
     session.receive(wire.Granted(1, 1, (0, 1)))
