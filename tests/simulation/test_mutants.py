@@ -82,7 +82,7 @@ HARD: set[str] = {
     "goes_on_with_workers_whose_leases_have_run_out",
     "worker_forgets_its_deadline_when_it_begins_a_block",
 }
-"""Bugs that one of several thousand schedules finds: several faults have to meet, because another line of defence stands
+"""Bugs that one of several thousand schedules finds: several faults have to meet, as another line of defence stands
 in front (a worker that is not answered looks for a new connection after half a lease). They are tested where they would
 be made: in tests/test_switchboard.py, tests/state/test_restoring.py and tests/wire/test_session.py."""
 
