@@ -66,16 +66,23 @@ def measure_many() -> None:
         seconds.setdefault(words[0], []).append(time.monotonic() - began)
         return answer
 
+    go = Path("go")
+
     def work(block: Block) -> None:
-        time.sleep(3.0)
+        while not go.exists():
+            time.sleep(0.2)
 
     def watch() -> None:
-        time.sleep(10.0)  # until everything is submitted, and looks are seldom
-        before, cpu = {name: len(found) for name, found in seconds.items()}, cpu_seconds()
+        time.sleep(10.0)  # until everything is submitted, and 12 jobs run
+        before, (own, commands) = {name: len(found) for name, found in seconds.items()}, cpu_seconds()
         time.sleep(WINDOW)
-        used = cpu_seconds() - cpu
+        own, commands = (now - then for now, then in zip(cpu_seconds(), (own, commands), strict=True))
         calls = sum(len(found) - before.get(name, 0) for name, found in seconds.items())
-        print(f"200 jobs: {100 * used / WINDOW:.2f} % of a core, {calls} commands in {WINDOW:.0f} s")
+        go.touch()
+        print(
+            f"200 jobs: {calls} commands in {WINDOW:.0f} s, which take {100 * commands / WINDOW:.2f} % of a core; the "
+            f"driver itself takes {100 * own / WINDOW:.2f} %"
+        )
 
     roi = Roi((0,), (1,))
     launcher = Slurm(200)
@@ -91,10 +98,10 @@ def measure_many() -> None:
     print(f"200 jobs: submitted in {sum(seconds['sbatch']):.2f} s with {len(seconds['sbatch'])} call(s) of sbatch")
 
 
-def cpu_seconds() -> float:
-    """Of this process and of all commands that it has run."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in used)
+def cpu_seconds() -> tuple[float, float]:
+    """Of this process, and of all commands that it has run."""
+    own, commands = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime, commands.ru_utime + commands.ru_stime
 
 
 def main() -> None:
@@ -114,6 +121,7 @@ def main() -> None:
         }
         seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
         starts: dict[str, list[float]] = {kind: [] for kind in kinds}
+        measure_many()
         for number in range(ROUNDS):
             for place, (kind, launcher) in enumerate(kinds.items()):
                 set_log_basedir(Path(name) / "logs")
@@ -128,7 +136,6 @@ def main() -> None:
                 f"{100 * (middle / usual - 1):+5.1f} % of processes here; all at work after "
                 f"{statistics.median(starts[kind]):.2f} s"
             )
-        measure_many()
 
 
 if __name__ == "__main__":

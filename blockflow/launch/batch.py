@@ -44,6 +44,9 @@ FIRST_LOOK = 0.5
 ENDING_LOOK = 0.2
 """The same while everything is about to end."""
 
+CALL_OFF_SECONDS = 5.0
+"""How often jobs are called off that are not needed any more; near the end of a task there are more with each block."""
+
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds until a submission is tried again; doubled each time."""
 
@@ -70,6 +73,11 @@ class _Worker:
     """It is not needed, if it has not begun."""
     cancelled: bool = False
     """The batch system knows that."""
+
+    @property
+    def is_to_be_cancelled(self) -> bool:
+        """Whether the batch system has to hear that it is not needed."""
+        return self.called_off and self.waits and self.member is not None and not self.cancelled
 
     @property
     def waits(self) -> bool:
@@ -134,6 +142,7 @@ class BatchFleet:
         self._retry = _Retry()
         self._doubtful = False
         """The answer to a submission was lost."""
+        self._next_call_off = 0.0
         self._next_look = float("inf")
         self._pause = FIRST_LOOK
         self._complained = ""
@@ -242,8 +251,11 @@ class BatchFleet:
 
     def _seconds_to_wait(self) -> float | None:
         due = self._next_look
-        if any(worker.member is None for worker in self._snapshot()):
+        workers = self._snapshot()
+        if any(worker.member is None for worker in workers):
             due = min(due, self._retry.due)
+        if any(worker.is_to_be_cancelled for worker in workers):
+            due = min(due, self._next_call_off)
         return None if due == float("inf") else max(0.0, due - time.monotonic())
 
     def _turn(self, now: float) -> None:
@@ -431,8 +443,9 @@ class BatchFleet:
                 if worker.member is None:
                     del self._workers[worker.order.process]
                     self._ended.append(JobEnd(process=worker.order.process, code=0, how="was not needed"))
-        submitted = [worker for worker in unwanted if worker.member is not None and not worker.cancelled]
-        if submitted:
+        submitted = [worker for worker in unwanted if worker.is_to_be_cancelled]
+        if submitted and (self._ending or time.monotonic() >= self._next_call_off):
+            self._next_call_off = time.monotonic() + CALL_OFF_SECONDS
             try:
                 self._system.cancel(_named(submitted, self._arrays), waiting=True)
             except Silence as silence:

@@ -101,7 +101,7 @@ def queue() -> Queue:
 def fleet(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchFleet]:
     """A fleet that is in a hurry; nothing is left in the queue, or of its files."""
     monkeypatch.setattr(batch, "GATHER_SECONDS", 0.15)  # far longer than it takes to give orders
-    for name in ("FIRST_LOOK", "ENDING_LOOK", "FIRST_RETRY"):
+    for name in ("FIRST_LOOK", "ENDING_LOOK", "FIRST_RETRY", "CALL_OFF_SECONDS"):
         monkeypatch.setattr(batch, name, 0.01)
     made = BatchFleet(queue, directory=tmp_path, run="r")
     yield made
@@ -319,6 +319,23 @@ def test_what_is_not_needed_is_called_off_before_it_begins(fleet: BatchFleet, qu
     found = ends(fleet, 2)
     assert {process: end.code for process, end in found.items()} == {4: 0, 5: 0}
     assert len(queue.alive()) == 4
+
+
+def test_jobs_are_called_off_many_at_a_time(fleet: BatchFleet, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the end of a task every block that is done makes one job superfluous."""
+    monkeypatch.setattr(batch, "CALL_OFF_SECONDS", 1000.0)
+    start(fleet, 6)
+    submitted(queue, 6)
+    fleet.release([5], 1)
+    wait_for(lambda: len(queue.alive()) == 5)
+    looks = queue.calls.count("look")
+    for most in (2, 3, 4):
+        fleet.release([4, 3, 2, 1], most)
+    wait_for(lambda: queue.calls.count("look") > looks + 3)
+    assert queue.calls.count("cancel") == 1
+    fleet.dismiss()
+    wait_for(lambda: not queue.alive())
+    assert queue.calls.count("cancel") == 2
 
 
 def test_what_was_not_submitted_yet_is_just_forgotten(fleet: BatchFleet, queue: Queue) -> None:

@@ -69,6 +69,7 @@ from_driver: st.SearchStrategy[wire.FromDriver] = st.one_of(
     st.builds(wire.Alive, naturals),
     st.builds(wire.Recalled, naturals),
     st.builds(wire.Finished),
+    st.builds(wire.Scaled, naturals),
 )
 
 DECODERS: tuple[Callable[[bytes], Any], ...] = (wire.decode_from_worker, wire.decode_from_driver)
@@ -80,6 +81,8 @@ EXAMPLES: tuple[wire.FromWorker | wire.FromDriver, ...] = (
     wire.Report(0, 0, 0, None, True, 1),
     wire.Returned(7, 3),
     wire.Heartbeat(8),
+    wire.Scale(wire.PROTOCOL, "0123456789abcdef", "smooth", 20),
+    wire.Scaled(8),
     wire.Goodbye("timeout"),
     wire.Goodbye("timeout", True, wire.Failure(7, "TimeoutError: late", "", "")),
     wire.Welcome(1, (wire.RegularLayout(-5, 10, 7, 2, 1, 0, 4),), ((-7, 66),), 60_000_000, None, False),

@@ -241,6 +241,11 @@ def test_done_blocks_are_reported_every_50_ms() -> None:
     assert uptos == [(1, 20_000)] + [(upto, 60_000) for upto in range(4, 41, 3)]
 
 
+def test_what_is_said_to_others_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="Scaled is no answer to a worker"):
+        holding(1).receive(wire.Scaled(3))
+
+
 def test_a_failure_is_reported_at_once() -> None:
     session = holding(3, 4, 5)
     session.block_done(take(session, 0.0), None, 0.0, 0.0, asks=True)
