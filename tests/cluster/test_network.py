@@ -116,7 +116,7 @@ class Run:
         self._process.kill()
         self._process.communicate()
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self._process.poll() is None, self._process.communicate()
@@ -277,7 +277,7 @@ def test_a_host_that_is_cut_off_loses_its_block(
             run.wait(lambda: run.done() == 6)
             assert "the driver has not answered for 2 s" in run.logs()
         attempts = run.ends_well()
-    assert [done for on, _, done in attempts.values() if on == victim.name] == [False]
+    assert not any(done for on, _, done in attempts.values() if on == victim.name)
 
 
 def test_a_worker_that_waits_on_a_host_that_is_cut_off_ends(net: Network, driver_host: Host, tmp_path: Path) -> None:
@@ -293,9 +293,9 @@ def test_a_worker_that_waits_on_a_host_that_is_cut_off_ends(net: Network, driver
         )
         run.wait(lambda: run.done() == 1)
         with pulled(net, driver_host, victim):
-            _, said = guest.communicate(timeout=60)
+            _, said = guest.communicate(timeout=120)
             assert guest.returncode == 1
             assert "the connection to the driver is lost (nothing was answered for" in said
             run.go_on()
             attempts = run.ends_well()
-    assert sorted(on for on, _, _ in attempts.values()) == [other.name, victim.name]
+    assert {on for on, _, _ in attempts.values()} == {other.name, victim.name}
