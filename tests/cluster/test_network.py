@@ -209,18 +209,24 @@ def test_a_delay_of_50_ms(net: Network, driver_host: Host, tmp_path: Path) -> No
 
 
 def test_a_host_that_sees_no_file_of_the_run_is_invited(net: Network, driver_host: Host, tmp_path: Path) -> None:
-    guest = net.hosts[2]
-    with Run(tmp_path, driver_host, [], blocks=60, seconds=0.1) as run:
-        run.wait(lambda: run.done() >= 1)
+    host = net.hosts[2]
+    with Run(tmp_path, driver_host, [], blocks=20, seconds=0.0, slow=driver_host) as run:
+        run.wait(lambda: run.under_way(driver_host))
         hidden = f'mount -t tmpfs none "{run.home}" && test -z "$(ls -A "{run.home}")" && exec "$@"'
         worker = [sys.executable, "-m", "blockflow", "worker"]
-        words = [*guest.enter, "unshare", "--mount", "sh", "-c", f"{run.invitation()}\n{hidden}", "x", *worker]
-        done = subprocess.run(
-            words, cwd="/", env={**os.environ, "PYTHONPATH": ROOT}, capture_output=True, text=True, check=False
+        guest = subprocess.Popen(
+            [*host.enter, "unshare", "--mount", "sh", "-c", f"{run.invitation()}\n{hidden}", "x", *worker],
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": ROOT},
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        assert done.returncode == 0, done.stderr
+        run.wait(lambda: run.done() == 19 or guest.poll() is not None)
+        run.go_on()
+        _, said = guest.communicate(timeout=120)
+        assert guest.returncode == 0, said
         attempts = run.ends_well()
-    assert {on for on, _, _ in attempts.values()} == {driver_host.name, guest.name}
+    assert {on for on, _, _ in attempts.values()} == {driver_host.name, host.name}
 
 
 # ----------------------------------------------------------------------------------------------- the network fails
