@@ -35,9 +35,13 @@ from blockflow import Command, Local, Roi, Task, run_blockwise
 told = json.loads(sys.argv[1])
 
 def work(block):
-    # Says every few milliseconds that it is at work; on one host until it is let go on.
+    # Says every few milliseconds that it is at work; on one host, which has to have a block, until it is let go on.
     name = f"{told['seen']}/{block.index}.{block.attempt}"
     slow = os.uname().nodename == told["slow"]
+    if slow:
+        open(f"{told['seen']}/slow", "w").close()
+    while told["slow"] and not os.path.exists(f"{told['seen']}/slow"):
+        time.sleep(0.02)
     end = time.monotonic() + told["seconds"]
     with open(f"{name}.at", "w", buffering=1) as file:
         file.write(os.uname().nodename + "\\n")
