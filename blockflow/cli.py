@@ -120,7 +120,7 @@ def _add_run_commands(commands: Any) -> None:
         help="print what lets a machine that does not see a run's directory start workers",
         description="Print a line for a shell of another machine, where `blockflow worker` and scripts with Client() "
         "then take part in the run. It holds the key of the run: hand it on as a secret, as in "
-        "`blockflow invite RUN | ssh node 'source /dev/stdin; blockflow worker'`.",
+        "`blockflow invite RUN | ssh node '. /dev/stdin; blockflow worker'`.",
     )
     invite.add_argument("place", metavar="RUN", type=Path, help=where)
     invite.add_argument("--task", help="id of the task; needed if the run has several")

@@ -96,24 +96,24 @@ def endpoint_of(
     Raises:
         PlanError: One of them cannot be right; the message names it.
     """
-    said = next((name for name in HOST_VARIABLES if environment.get(name)), "")
-    where = _checked_host("host", host) if host is not None else _checked_host(said, environment[said]) if said else ""
-    ports = _checked_ports("port", port)
-    if ports == _ANY and environment.get(PORT_VARIABLE):
-        ports = _checked_ports(PORT_VARIABLE, environment[PORT_VARIABLE])
-    told: tuple[tuple[str, int | None], ...] = ()
-    if advertise is not None:
-        told = _checked_advertised("advertise", advertise)
-    elif environment.get(ADVERTISE_VARIABLE):
-        told = _checked_advertised(ADVERTISE_VARIABLE, environment[ADVERTISE_VARIABLE])
-    if not where:
-        if elsewhere or advertise is not None:
-            where = own_address()
-        elif _checked_ports("port", port) != _ANY:
-            where = "127.0.0.1"
-        else:
-            return None
-    return Endpoint(where, ports, told)
+    asked = _checked_ports("port", port)
+    host_said = _said("host", host, HOST_VARIABLES, environment)
+    port_said = _said("port", None if asked == _ANY else port, (PORT_VARIABLE,), environment)
+    told_said = _said("advertise", advertise, (ADVERTISE_VARIABLE,), environment)
+    ports = _checked_ports(*port_said) if port_said else _ANY
+    told = _checked_advertised(*told_said) if told_said else ()
+    if host_said:
+        return Endpoint(_checked_host(*host_said), ports, told)
+    if elsewhere or advertise is not None:
+        return Endpoint(own_address(), ports, told)
+    return None if asked == _ANY else Endpoint("127.0.0.1", ports, told)
+
+
+def _said(what: str, value: Any, variables: Iterable[str], environment: Mapping[str, str]) -> tuple[str, Any] | None:
+    """By which name something was said, and what; None if it was not."""
+    if value is not None:
+        return what, value
+    return next(((name, environment[name]) for name in variables if environment.get(name)), None)
 
 
 def shown(host: str, port: int) -> str:

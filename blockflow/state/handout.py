@@ -15,6 +15,7 @@ from blockflow.plan.plan import single
 from blockflow.state import events as ev
 from blockflow.state.leases import LARGEST_LEASE
 from blockflow.state.retries import PATIENCE
+from blockflow.state.surplus import surplus_workers
 from blockflow.state.transitions import BlockState, Cause
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Handout:
                     book.frontier.fall_due(now)
                     done += self._checks(book, now)
                     done += self._leases_for(book, now, reporter)
-                done += self._surplus(book)
+                done += self._let_go(book)
                 self._note_waiting(book)
                 self._note_look(book, now)
                 done += self._starts(book)
@@ -241,32 +242,13 @@ class Handout:
             )
         return done
 
-    def _surplus(self, book: TaskBook) -> list[ev.Instruction]:
-        """Dismiss processes beyond the number that is wanted, and in jobs those that wait beyond the blocks left.
-
-        Those that wait go first, and then the newest. One that has blocks finishes or returns them.
-        """
-        in_vain = book.in_jobs and bool(book.asking)
-        most = min(book.pool.size, book.unended) if in_vain else book.pool.size
-        if len(book.pool.joined_processes) <= most:
-            return []
-        clients: dict[int, list[int]] = {}
-        for worker in book.workers:
-            process = self._workers[worker].process
-            if process is not None:
-                clients.setdefault(process, []).append(worker)
-        waiting = {process for process, its in clients.items() if all(worker in book.asking for worker in its)}
-        idle = min(len(clients) - book.unended, len(waiting)) if in_vain else 0
-        surplus = max(len(clients) - book.pool.size, idle, 0)
-        busy = {lease.worker for lease in self._leases}
-        leaving = sorted(clients, key=lambda process: (process in waiting, process), reverse=True)[:surplus]
-        done: list[ev.Instruction] = []
-        for worker in [worker for process in leaving for worker in clients[process]]:
-            if worker in book.asking or worker in busy:  # others will ask soon
-                book.workers.discard(worker)
-                book.asking.pop(worker, None)
-                done.append(ev.DismissWorker(worker=worker))
-        return done
+    def _let_go(self, book: TaskBook) -> list[ev.Instruction]:
+        """Dismiss workers that are too many."""
+        leaving = surplus_workers(book, self._workers, self._leases)
+        for worker in leaving:
+            book.workers.discard(worker)
+            book.asking.pop(worker, None)
+        return [ev.DismissWorker(worker=worker) for worker in leaving]
 
     def _is_held_back(self, book: TaskBook, worker: int) -> bool:
         """Whether the host of a worker is in quarantine, and there are workers elsewhere."""

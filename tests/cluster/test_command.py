@@ -49,6 +49,15 @@ def test_a_command_that_fails_ends_the_run(folder: Path, logs: Path) -> None:
     assert "no such node" in next(logs.glob("t/job-*.log")).read_text()
 
 
+def test_workers_that_reach_no_address_say_what_happened_at_each(folder: Path, logs: Path) -> None:
+    task = task_of(print, Command("sh -c {command}", 1))
+    addresses = ["127.0.0.1:1", "[::1]:2"]
+    assert not run_blockwise([task], progress=False, summary=False, host="127.0.0.1", advertise=addresses)
+    said = next(logs.glob("t/worker_*.err")).read_text()
+    assert "cannot be reached: 127.0.0.1:1 ([Errno 111] Connection refused); [::1]:2 (" in said
+    assert "then pass host= or advertise= to run_blockwise" in said
+
+
 def test_a_command_that_does_not_exist(folder: Path) -> None:
     with pytest.raises(RunError, match=r"the command 'nosuchthing \{command\}' cannot be run"):
         run(task_of(print, Command("nosuchthing {command}", 1)))

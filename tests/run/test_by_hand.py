@@ -19,7 +19,7 @@ import blockflow
 from blockflow import Block, Context, Roi, Task, cli, run_blockwise
 from blockflow.errors import PlanError, UnreachableError
 from blockflow.launch.by_hand import scale_run
-from blockflow.net.connection_file import private_directory, write_connection
+from blockflow.net.connection_file import private_directory, read_connection, write_connection
 from blockflow.net.tls import make_certificate
 from tests.run.scene import wait_for
 
@@ -213,6 +213,17 @@ def test_what_cannot_be_scaled(seen: Path, logs: Path, capsys: pytest.CaptureFix
                 scale_run(logs, "work", number)
     assert scale(logs, 3) == cli.WRONG
     assert "is over" in capsys.readouterr().err
+
+
+def test_who_does_not_know_the_key_scales_nothing(seen: Path, logs: Path, tmp_path: Path) -> None:
+    with Paced(seen, 12, 1) as run:
+        own = read_connection(str(next(logs.glob(".runs/*.connection"))))
+        pem = make_certificate(own.run, datetime.datetime.now(datetime.UTC))
+        forged = write_connection(private_directory(tmp_path / "forged"), own.run, own.addresses, pem)
+        with pytest.raises(UnreachableError, match="answers, but not with the key of run"):
+            scale_run(Path(forged.path), "work", 0)
+        run.go_on()
+    assert run.result
 
 
 def test_a_driver_that_is_dead_cannot_be_asked(tmp_path: Path) -> None:

@@ -83,10 +83,11 @@ def test_several_clients_of_one_process_count_once() -> None:
 
 
 def test_workers_by_hand_stay() -> None:
-    desk = Desk(task_of(20, 1))
+    desk = desk_of(20, 1)
     desk.join(7, 8)
-    desk.ask(7)
-    assert dismissed(wants(desk, 0)) == []
+    for worker in (0, 7):
+        desk.ask(worker)
+    assert dismissed(wants(desk, 0)) == [0]
     desk.ask(8)
 
 
