@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blockflow.driving import run_in_processes, scheduler_here
+from blockflow.driving import Terminated, run_in_processes, scheduler_here
 from blockflow.monitor.progress import make_display
 from blockflow.ops.running import beside
 from blockflow.plan.plan import check_runnable, compile_plan
@@ -129,6 +129,8 @@ class Beginning:
                     with self._lock:
                         self._done += 1
                     yield
+        except Terminated:
+            raise
         except (Exception, SystemExit):  # what a worker would report, and goes on after
             with self._lock:
                 self._left = range(self._done, self._end)
