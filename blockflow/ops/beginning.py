@@ -125,10 +125,12 @@ class Beginning:
         scheduler = scheduler_here(plan)
         try:
             with closing(run_serially(scheduler)) as steps:
-                while self._done < self._end and next(steps, self) is None:
+                for _ in steps:
                     with self._lock:
                         self._done += 1
                     yield
+                    if self._done >= self._end:
+                        break
         except Terminated:
             raise
         except (Exception, SystemExit):  # what a worker would report, and goes on after
