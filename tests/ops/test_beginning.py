@@ -63,6 +63,10 @@ class TestWhenWorkersPay:
     def test_one_worker_never_pays(self, size: int, done: int, seconds: float) -> None:
         assert first_for_workers(size, done, seconds, 1) is None
 
+    def test_what_has_to_be_copied_counts(self) -> None:
+        assert first_for_workers(1000, 10, 0.05, 2) is not None
+        assert first_for_workers(1000, 10, 0.05, 2, copying=3.0) is None
+
     def test_a_few_long_blocks(self) -> None:
         assert first_for_workers(2, 0, START_SECONDS / 2, 2) is None
         assert first_for_workers(2, 0, 2.1 * START_SECONDS, 2) == 1
