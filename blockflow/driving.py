@@ -163,6 +163,10 @@ def _coordinator(
     return coordinator, actions
 
 
+class Terminated(SystemExit):
+    """This process was told to end; no function has called ``sys.exit``."""
+
+
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end this run in an orderly way, unless somebody else has something to do then.
@@ -180,7 +184,7 @@ def ended_by_sigterm() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         if callable(before):
             before(number, frame)
-        raise SystemExit(128 + number)
+        raise Terminated(128 + number)
 
     signal.signal(signal.SIGTERM, end)
     try:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from blockflow.driving import run_in_processes, scheduler_here
+from blockflow.driving import Terminated, run_in_processes, scheduler_here
 from blockflow.monitor.progress import make_display
 from blockflow.ops.running import beside
 from blockflow.plan.plan import check_runnable, compile_plan
@@ -43,6 +43,9 @@ __all__ = ["Beginning", "first_for_workers"]
 START_SECONDS = 0.3
 """What it takes to start workers, with something to spare; if it takes less, little is lost."""
 
+COPY_SECONDS = 1e-9
+"""What it takes to copy a byte of an array to shared memory, or back."""
+
 MEANWHILE_SECONDS = 0.5
 """What this process goes on with when workers are started, because they import what the function needs as well."""
 
@@ -50,7 +53,7 @@ LOOK_SECONDS = 0.02
 """How often the second thread looks."""
 
 
-def first_for_workers(size: int, done: int, seconds: float, workers: int) -> int | None:
+def first_for_workers(size: int, done: int, seconds: float, workers: int, copying: float = 0.0) -> int | None:
     """From which block on workers should go on; None as long as they do not pay.
 
     Args:
@@ -58,6 +61,7 @@ def first_for_workers(size: int, done: int, seconds: float, workers: int) -> int
         done: How many of them are done; one more is under way.
         seconds: What that has taken.
         workers: How many there would be.
+        copying: Seconds that it takes to share the arrays with them.
 
     >>> first_for_workers(100, done=1, seconds=0.1, workers=2), first_for_workers(100, done=10, seconds=0.05, workers=2)
     (7, None)
@@ -65,10 +69,10 @@ def first_for_workers(size: int, done: int, seconds: float, workers: int) -> int
     if not done and seconds < START_SECONDS:
         return None  # who knows how long the first one takes
     each = seconds / max(1, done)
-    meanwhile = int(MEANWHILE_SECONDS / each) if done else 0
+    meanwhile = int((MEANWHILE_SECONDS + copying) / each) if done else 0
     first = done + 1 + meanwhile
     saved = (size - first) * each * (1 - 1 / workers)
-    return first if saved > START_SECONDS else None
+    return first if saved > START_SECONDS + copying else None
 
 
 class Beginning:
@@ -84,6 +88,7 @@ class Beginning:
         self._work = work
         self._workers = workers
         self._progress = progress
+        self._copying = work.bytes_to_copy * COPY_SECONDS
         self._began = time.monotonic()
         self._lock = threading.Lock()
         """Guards what is below."""
@@ -125,10 +130,14 @@ class Beginning:
         scheduler = scheduler_here(plan)
         try:
             with closing(run_serially(scheduler)) as steps:
-                while self._done < self._end and next(steps, self) is None:
+                for _ in steps:
                     with self._lock:
                         self._done += 1
                     yield
+                    if self._done >= self._end:
+                        break
+        except Terminated:
+            raise
         except (Exception, SystemExit):  # what a worker would report, and goes on after
             with self._lock:
                 self._left = range(self._done, self._end)
@@ -155,7 +164,7 @@ class Beginning:
             if left is not None:
                 return left
             seconds = time.monotonic() - self._began
-            first = first_for_workers(self._end, self._done, seconds, self._workers)
+            first = first_for_workers(self._end, self._done, seconds, self._workers, self._copying)
             if first is None:
                 return None
             blocks = range(first, self._end)

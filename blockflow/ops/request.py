@@ -166,7 +166,7 @@ class MapRequest:
             grid=self.grid,
             context=self.context,
             pad=self.pad,
-            shared=self.workers > 0,
+            shared=self.workers > 0 and not self.begins_here,
         )
 
 

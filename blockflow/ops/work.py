@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,14 @@ class Work:
         for sink in self._sinks:
             check_shareable(sink, "out")
         pack_functions(Task(request.name, grid=self._plan.grid, process_function=do_block, setup=request.function))
+
+    @property
+    def bytes_to_copy(self) -> int:
+        """What sharing the arrays in memory would copy: outputs there and back."""
+        sources, sinks = (
+            [array for array in arrays if in_memory(array.data)] for arrays in (self._sources, self._sinks)
+        )
+        return sum(prod(array.shape) * array.dtype.itemsize for array in (*sources, *sinks, *sinks))
 
     def elsewhere(self) -> Task:
         """The task for workers; from now on, this process writes where they do."""

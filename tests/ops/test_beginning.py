@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+import blockflow
 from blockflow import BlockStatus, Grid
 from blockflow.errors import ArrayError, BlockError, NotShippableError, PlanError
 from blockflow.ops import beginning, iter_blocks, map_blocks
 from blockflow.ops.beginning import START_SECONDS, first_for_workers
 from blockflow.ops.request import MapRequest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HERE = os.getpid()
 IMAGE = np.arange(40 * 10, dtype=np.int64).reshape(40, 10)
@@ -59,6 +62,10 @@ class TestWhenWorkersPay:
     @given(st.integers(1, 10**6), st.integers(1, 10**6), st.floats(1e-6, 1e6))
     def test_one_worker_never_pays(self, size: int, done: int, seconds: float) -> None:
         assert first_for_workers(size, done, seconds, 1) is None
+
+    def test_what_has_to_be_copied_counts(self) -> None:
+        assert first_for_workers(1000, 10, 0.05, 2) is not None
+        assert first_for_workers(1000, 10, 0.05, 2, copying=3.0) is None
 
     def test_a_few_long_blocks(self) -> None:
         assert first_for_workers(2, 0, START_SECONDS / 2, 2) is None
@@ -194,6 +201,30 @@ class TestFailures:
         monkeypatch.setattr(beginning, "run_in_processes", refuse)
         with pytest.raises(OSError, match="no room"):
             map_blocks(slow, IMAGE, **ANY)
+
+    def test_a_process_that_is_told_to_end_ends(self, tmp_path: Path) -> None:
+        script = textwrap.dedent(
+            """
+            import time
+            import numpy as np
+            from blockflow.ops import map_blocks
+
+            def work(block):
+                print("at work", flush=True)
+                time.sleep(3600)
+
+            map_blocks(work, np.arange(2), grid=2, collect=True, progress=False)
+            """
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(blockflow.__file__).parents[1])}
+        run = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        with run:
+            assert run.stdout is not None
+            assert run.stdout.readline() == "at work\n"
+            run.terminate()
+            assert run.wait(60) == 128 + signal.SIGTERM
 
     @pytest.mark.usefixtures("eager")
     def test_leaving_the_loop_ends_it(self) -> None:
