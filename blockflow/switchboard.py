@@ -274,9 +274,8 @@ class Switchboard:
                 case ev.DismissWorker():
                     self._tell(actions, instruction.worker, wire.Finished())
                 case ev.CutOff():
-                    connection = self._connection_of.get(instruction.worker)
-                    if connection is not None:
-                        actions.append(_close(connection, self._lines[connection], SILENT))
+                    connection = self._connection_of[instruction.worker]
+                    actions.append(_close(connection, self._lines[connection], SILENT))
                 case ev.AcknowledgeReport():
                     pass  # part of the answer to the message that carried the report
                 case ev.StartProcess() | ev.RunChecks() | ev.TellFailure():

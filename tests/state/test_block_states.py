@@ -31,6 +31,18 @@ def fan_in_task(inputs: int) -> TaskPlan:
     return compile_plan([line("below", 1, step=inputs, upstream=[above])]).tasks[1]
 
 
+@pytest.mark.parametrize("blocks", [4096, 4097])
+def test_a_block_is_ready_when_all_that_it_reads_is_done_however_many_there_are(blocks: int) -> None:
+    above = line("above", 2 * blocks, step=1)
+    states = BlockStates(compile_plan([line("below", blocks, step=2, upstream=[above])]).tasks[1])
+    last = blocks - 1
+    assert states.waits(some(last))
+    assert states.inputs_done(some(0, last), 0.0).tolist() == []
+    assert states.inputs_done(some(last), 1.0).tolist() == [last]
+    assert not states.waits(some(last))
+    states.validate()
+
+
 def test_a_batch_moves_as_a_whole_or_not_at_all() -> None:
     blocks = BlockStates(plan())
     blocks.move(some(0, 1, 2), Cause.INPUTS_DONE, 0.0)
