@@ -93,7 +93,8 @@ def ensure(contender: str, home: Path = HOME) -> Environment:
 
 def environment(contender: str, python: Path) -> Environment:
     """The environment around a python that has what a contender needs."""
-    hidden = ("PYTHONPATH", "VIRTUAL_ENV", "DAISY_CONTEXT", "DAISY_HOST")
+    # Without the last one, contenders whose modules are not compiled yet would compile them in every run.
+    hidden = ("PYTHONPATH", "VIRTUAL_ENV", "DAISY_CONTEXT", "DAISY_HOST", "PYTHONDONTWRITEBYTECODE")
     variables = {name: value for name, value in os.environ.items() if name not in hidden}
     if contender == "blockflow":
         variables["PYTHONPATH"] = str(ROOT)

@@ -40,14 +40,14 @@ def huge(quick: bool) -> Question:
 
 
 def scale(quick: bool) -> Question:
-    edges = {"1e3": 10, "1e4": 22, "1e5": 46, "1e6": 100}
+    edges = {"1e3": 10, "1e4": 22, "1e5": 46, "1e6": 100, "1e7": 215}
     asked = {
         "blockflow": {"hand": ["1e3", "1e4", "1e5"], "workers": list(edges)},
         "daisy2": {"hand": ["1e3", "1e4", "1e5"], "workers": ["1e3", "1e4", "1e5"]},
     }
     if quick:
         asked = {contender: {"hand": ["1e3"], "workers": ["1e3", "1e4"]} for contender in asked}
-    most = {"1e3": None, "1e4": None, "1e5": 2, "1e6": 1}
+    most = {"1e3": None, "1e4": None, "1e5": 2, "1e6": 1, "1e7": 1}
     labels = [
         (how, size)
         for how in ("hand", "workers")
@@ -56,7 +56,7 @@ def scale(quick: bool) -> Question:
     ]
     return Question(
         name="scale",
-        title="Cost of a block in tasks of 10^3 to 10^6 blocks, 3-D with conflicts, without start-up",
+        title="Cost of a block in tasks of 10^3 to 10^7 blocks, 3-D with conflicts, without start-up",
         goal="flat within 20 %",
         runs=tuple(
             Run(
