@@ -55,8 +55,14 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("blockflow")
 
-TICK_SECONDS = 0.02
-"""How often processes and the clock are looked at; a worker's messages are handled when they come."""
+TICK_SECONDS = 0.1
+"""How often processes are looked at. Messages of workers are handled when they come, deadlines when they are due."""
+
+LEAST_REST = 0.005
+"""How long the loop rests at least, whatever is due."""
+
+DEATH_LOOK = 0.02
+"""How often a process is looked at whose connection is lost."""
 
 SNAPSHOT_SECONDS = 0.1
 
@@ -137,6 +143,8 @@ class Coordinator:
         self._peers: dict[int, Peer] = {}
         self._connections = count()
         self._wake = asyncio.Event()
+        self._next_turn = 0.0
+        """When the loop looks around next, unless it is woken before."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked = False
         self._drain_until: float | None = None
@@ -220,9 +228,7 @@ class Coordinator:
         next_snapshot = next_beat = 0.0
         draining = False
         while not self._scheduler.finished:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
-            self._wake.clear()
+            await self._rest()
             now = time.monotonic()
             self._collect_ended(now)
             self._look_for_absent(now)
@@ -251,6 +257,17 @@ class Coordinator:
                     for number, task in enumerate(self.snapshot)
                     if self._crew.has_jobs(number)
                 }
+
+    async def _rest(self) -> None:
+        """Wait until the next turn of the loop."""
+        assert self._loop is not None
+        now, deadline = time.monotonic(), self._scheduler.next_deadline()
+        rest = TICK_SECONDS if deadline is None else min(TICK_SECONDS, max(LEAST_REST, deadline - now))
+        self._next_turn = now + rest
+        timer = self._loop.call_later(rest, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        self._wake.clear()
 
     async def _until_recorded(self) -> None:
         """Wait until everything that has happened is durable."""
@@ -314,8 +331,9 @@ class Coordinator:
         while not (is_dead(line.pid) if line.host == self._place else self._crew.is_gone(line.process)):
             if time.monotonic() > deadline:
                 return
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(DEATH_LOOK)
         self._handle(ev.WorkerLeft(worker=line.worker, crashed=True), time.monotonic())
+        self._wake.set()  # its process can be replaced
 
     # ------------------------------------------------------------------------------------------- actions
 
@@ -383,7 +401,8 @@ class Coordinator:
         for connection, messages in outgoing.items():
             if connection in self._peers:
                 self._peers[connection].send(messages)
-        if self._scheduler.finished:
+        deadline = self._scheduler.next_deadline()
+        if self._scheduler.finished or (deadline is not None and deadline < self._next_turn):
             self._wake.set()
 
     def _close(self, action: Close, messages: list[FromDriver]) -> None:

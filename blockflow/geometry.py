@@ -58,7 +58,7 @@ def roi_of(box: Box) -> Roi:
     >>> roi_of(((0, 10), (5, 7)))
     [0:10, 5:7] (10, 2)
     """
-    return Roi(tuple(begin for begin, _ in box), tuple(end - begin for begin, end in box))
+    return Roi([begin for begin, _ in box], [end - begin for begin, end in box])
 
 
 def coordinate_of(values: Any, what: str) -> Coordinate:

@@ -370,14 +370,14 @@ class Grid:
         """Where a block writes, in world units."""
         position = self.position(index)
         return tuple(
-            (axis.write_begin(here), axis.write_end(here)) for axis, here in zip(self.axes, position, strict=True)
+            [(axis.write_begin(here), axis.write_end(here)) for axis, here in zip(self.axes, position, strict=True)]
         )
 
     def read_box(self, index: int) -> Box:
         """Where a block reads, in world units."""
         position = self.position(index)
         return tuple(
-            (axis.read_begin(here), axis.read_end(here)) for axis, here in zip(self.axes, position, strict=True)
+            [(axis.read_begin(here), axis.read_end(here)) for axis, here in zip(self.axes, position, strict=True)]
         )
 
 
