@@ -37,7 +37,7 @@ def imports(quick: bool) -> Question:
         "daisy1": "import numpy, daisy",
         "dask": "import numpy, dask.array, dask.distributed",
     }
-    worker = {"blockflow": ("-m", "blockflow.worker"), "daisy2": ("-c", "import daisy, cloudpickle")}
+    worker = {"blockflow": ("-m", "blockflow.worker", "1"), "daisy2": ("-c", "import daisy, cloudpickle")}
     runs = []
     for contender, program in imported.items():
         runs += [
