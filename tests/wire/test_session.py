@@ -581,9 +581,9 @@ def test_a_worker_that_ends_in_the_middle_says_so() -> None:
     session = holding(3, 4)
     take(session, 0.0)
     session.take_outgoing()
-    assert not session.has_outgoing
+    before = session.has_outgoing
     session.goodbye("told to end", 1.0, under_way=True)
-    assert session.has_outgoing
+    assert (before, session.has_outgoing) == (False, True)
     assert session.take_outgoing() == [wire.Returned(1, 1), wire.Goodbye("told to end", True)]
 
 
