@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,9 @@ def beside(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[thread
         stop: Makes it come to an end soon, in an orderly way.
     """
     thread = threading.Thread(target=run, name="blockflow-map", daemon=True)
+    # What is called at exit runs newest first. Finalizers free shared memory, so they have to come after the end of the
+    # run: making one now sees to it that they are the older ones.
+    weakref.finalize(thread, int).detach()
 
     def end() -> None:
         stop()
