@@ -1,6 +1,7 @@
 """The processes of one task: when is another one started, and when is starting them given up?
 
-1. There are never more processes than the task wants, nor more than there are blocks to run.
+1. There are never more processes than the task wants, nor more than there are blocks to run. One that has lost its
+   blocks because nothing was heard of it does not count until it is heard again: it may be frozen for good.
 2. A process that ends cleanly and never asked for a block is not replaced: it does not want to work. One that asked
    is (a script may end itself after some blocks, to free memory).
 3. A process that crashes is replaced. If it never asked for a block, the next one starts later, and after some such
@@ -35,6 +36,8 @@ class Pool:
         self.joined_processes: set[int] = set()
         """Those of the living that have come, and perhaps left."""
         self._adopted: set[int] = set()
+        self._silent: set[int] = set()
+        """Those of the living of which nothing was heard for longer than their lease."""
         self._works = False
         """A process has asked for a block before."""
         self._declined = 0
@@ -53,7 +56,7 @@ class Pool:
         """
         if self.gave_up is not None:
             return 0
-        return max(0, min(self.size - self._declined, blocks) - len(self.alive))
+        return max(0, min(self.size - self._declined, blocks) - len(self.alive) + len(self._silent))
 
     def started(self, process: int) -> float:
         """Count a process as started; returns the seconds to wait before."""
@@ -79,6 +82,12 @@ class Pool:
         """A worker in a process has come: it wants to work."""
         if process in self.alive:
             self.joined_processes.add(process)
+            self._silent.discard(process)
+
+    def silent(self, process: int | None) -> None:
+        """A worker in a process has lost its blocks, as nothing was heard of it."""
+        if process in self.alive:
+            self._silent.add(process)
 
     def reached(self, process: int | None) -> None:
         """A process, or a worker from elsewhere (None), asks for a block: starting works."""
@@ -94,6 +103,7 @@ class Pool:
         if process not in self.alive:
             return
         self.alive.discard(process)
+        self._silent.discard(process)
         joined = process in self.joined_processes
         self.joined_processes.discard(process)
         if process in self._reached:

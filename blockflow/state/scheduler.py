@@ -362,6 +362,7 @@ class Scheduler:
         for worker in self._leases.expired(now):
             done += self._lose(worker, now, suspicious=True)
             known = self._workers[worker]
+            self._books[known.task].pool.silent(known.process)
             if known.connected:
                 self._books[known.task].asking.pop(worker, None)  # it asks again when it is back
                 done.append(ev.CutOff(worker=worker))

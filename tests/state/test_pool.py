@@ -199,3 +199,23 @@ def test_adopted_processes_count_until_their_worker_leaves() -> None:
     assert pool.wanted(5) == 2
     pool.left(3)
     assert pool.wanted(5) == 2
+
+
+def test_a_process_that_is_not_heard_of_does_not_count_until_it_is() -> None:
+    pool = Pool(1)
+    pool.silent(0)
+    assert pool.wanted(5) == 1, "nobody has heard of such a process"
+    pool.started(0)
+    pool.joined(0)
+    assert pool.wanted(5) == 0
+    pool.silent(0)
+    assert pool.wanted(5) == 1, "it may be frozen for good"
+    pool.started(1)
+    pool.joined(1)
+    assert pool.wanted(5) == 0
+    pool.joined(0)
+    pool.ended(1, clean=True, how="")
+    assert pool.wanted(5) == 0, "it is back"
+    pool.silent(0)
+    pool.ended(0, clean=False, how="")
+    assert pool.wanted(5) == 1

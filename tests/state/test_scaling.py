@@ -5,6 +5,7 @@ from __future__ import annotations
 from blockflow import Roi, Slurm, Task
 from blockflow.state import events as ev
 from tests.state.desk import Desk, dismissed, granted, started
+from tests.state.plans import line
 
 
 def task_of(blocks: int, workers: int, **more: object) -> Task:
@@ -151,3 +152,18 @@ def test_machines_that_are_lost_before_a_block_is_asked_for_are_no_bad_starts() 
     for process in range(30, 33):
         desk.tell(ev.ProcessEnded(process=process, task=0, clean=False, how="FAILED"))
     assert desk.book.pool.gave_up is not None
+
+
+def test_the_blocks_of_a_frozen_process_run_in_a_new_one_where_there_is_no_other() -> None:
+    """It lives, so it was taken for the one worker that the last block needs, and nobody ran the block."""
+    desk = Desk(line(blocks=1, num_workers=1), lease_seconds=60.0)
+    assert started(desk.told) == [0]
+    desk.join(0, process=0)
+    desk.ask(0)
+    desk.now = 100.0
+    desk.tell(ev.Ticked())
+    due = desk.scheduler.next_deadline()
+    if due is not None and not started(desk.told):
+        desk.now = due
+        desk.tell(ev.Ticked())
+    assert started(desk.told) == [1]

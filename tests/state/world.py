@@ -141,6 +141,8 @@ class World:
         self.gone: dict[int, GhostWorker] = {}
         self.processes: dict[int, int] = {}
         """By process that lives: its task."""
+        self.silent: set[int | None] = set()
+        """Those that have lost blocks because nothing was heard of them, and are not back."""
         self.checks: list[ev.RunChecks] = []
         """That have not been answered."""
         self.stopped = False
@@ -165,6 +167,7 @@ class World:
         host = f"host {number % self.hosts}" if self.hosts else ""
         worker = GhostWorker(number=number, task=task, process=process, host=host)
         self.workers[worker.number] = worker
+        self.silent.discard(process)
         self._handle(ev.WorkerJoined(worker=worker.number, task=task, process=process, host=host))
         return worker
 
@@ -172,6 +175,7 @@ class World:
         """A worker that lost its connection is back, with its leases."""
         worker.connected, worker.dismissed, worker.ending = True, False, False
         worker.failed_in_a_row.clear()
+        self.silent.discard(worker.process)
         self._handle(ev.WorkerJoined(worker=worker.number, task=worker.task, process=worker.process, host=worker.host))
         for lease in worker.live:
             worker.heard = self.now
@@ -260,6 +264,7 @@ class World:
         for worker in list(self.workers.values()):
             if worker.live and worker.heard + LEASE * 1.05 <= self.now:
                 self._lose(worker, suspicious=True)
+                self.silent.add(worker.process)
                 if worker.connected:
                     worker.asking = False
                     self._expected_cuts.add(worker.number)
@@ -617,7 +622,7 @@ class World:
         assert 0 <= start.delay <= 30
         self._processes_seen.add(start.process)
         self.processes[start.process] = start.task
-        alive = list(self.processes.values()).count(start.task)
+        alive = sum(task == start.task and each not in self.silent for each, task in self.processes.items())
         assert alive <= self.wanted[start.task]
 
     def _check_asked(self, check: ev.RunChecks) -> None:
