@@ -82,18 +82,8 @@ def run_in_processes(
     if any(has_local(task.launchers) for task in plan.tasks):
         launcher.prepare()  # it loads what workers need while this process imports all that follows
     try:
-        from blockflow.state.leases import LARGEST_LEASE
-        from blockflow.state.scheduler import Scheduler
-
         if scheduler is None:
-            scheduler = Scheduler(
-                plan,
-                largest_lease=LARGEST_LEASE,
-                lease_seconds=lease_seconds,
-                epoch=0 if ledger is None else ledger.epoch,
-                recording=ledger is not None,
-                resources=resources,
-            )
+            scheduler = _scheduler(plan, ledger, resources, lease_seconds)
         coordinator, actions = _coordinator(scheduler, launcher, endpoint, listening, ledger, functions)
     except BaseException:
         launcher.stop(grace=0.0)
@@ -289,14 +279,27 @@ def scheduler_here(
     plan: Plan, *, ledger: RunLedger | None = None, resources: Mapping[str, int] | None = None
 ) -> Scheduler:
     """A scheduler for a run in this process, which knows what was done before."""
+    scheduler = _scheduler(plan, ledger, resources)
+    if ledger is not None:
+        ledger.restore(scheduler, time.monotonic())
+    return scheduler
+
+
+def _scheduler(
+    plan: Plan, ledger: RunLedger | None, resources: Mapping[str, int] | None, lease_seconds: float = 60.0
+) -> Scheduler:
+    """A scheduler that knows nothing yet, and records if there is a ledger."""
     from blockflow.state.leases import LARGEST_LEASE
     from blockflow.state.scheduler import Scheduler
 
-    if ledger is None:
-        return Scheduler(plan, largest_lease=LARGEST_LEASE, resources=resources)
-    scheduler = Scheduler(plan, largest_lease=LARGEST_LEASE, epoch=ledger.epoch, recording=True, resources=resources)
-    ledger.restore(scheduler, time.monotonic())
-    return scheduler
+    return Scheduler(
+        plan,
+        largest_lease=LARGEST_LEASE,
+        lease_seconds=lease_seconds,
+        epoch=0 if ledger is None else ledger.epoch,
+        recording=ledger is not None,
+        resources=resources,
+    )
 
 
 def steps_here(scheduler: Scheduler, display: Display, ledger: RunLedger | None = None) -> Generator[None]:

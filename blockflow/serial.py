@@ -15,6 +15,7 @@ from blockflow.errors import PlanError
 from blockflow.plan.block import Block, BlockStatus
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
+from blockflow.state.leases import TARGET_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 DIARY_SECONDS = 0.05
 """How often blocks are recorded that nothing waits for."""
-
-REPORT_SECONDS = 0.05
-"""How often blocks of one lease are reported: a lease is made to last as long."""
 
 
 def check_serial(plan: Plan) -> None:
@@ -172,7 +170,7 @@ class _Lease:
         self._done += 1
         if block.status is BlockStatus.FAILED:
             self._failures = (ev.BlockFailure(index=index, error="block.status was set to FAILED"),)
-        if self._failures or now - self._last_report > REPORT_SECONDS:
+        if self._failures or now - self._last_report > TARGET_SECONDS:
             self.report()
         return True
 

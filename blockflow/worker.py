@@ -25,7 +25,6 @@ from blockflow.errors import BlockflowError
 from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
-from blockflow.stages import Stages, work_in_stages
 from blockflow.wire.failures import describe
 from blockflow.wire.orders import ENDED, FUNCTIONS, ORDER_BYTES, STARTED, pack_report, unpack_order
 
@@ -93,6 +92,8 @@ def be_worker(payload: dict[str, Any]) -> int:
             work(link, function, most)
             link.close()
         elif link is not None:
+            from blockflow.stages import Stages, work_in_stages  # here, because most workers need no 1 ms for it
+
             state = setup()
             if isinstance(function, Stages) and most is None:
                 work_in_stages(link, function, state)

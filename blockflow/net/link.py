@@ -284,8 +284,7 @@ class Link:
         Half of the lease is left for that. On the driver's machine only a driver that is frozen does not answer.
         """
         silent = self._session.unanswered_for(now)
-        watched = self._session.welcome is None or self._session.welcome.watched
-        if not watched and silent > self._session.lease_seconds / 2:
+        if not self._session.watched and silent > self._session.lease_seconds / 2:
             self._lose(f"nothing was answered for {silent:.0f} s")
 
     def _look_when_woken(self) -> None:
@@ -301,8 +300,7 @@ class Link:
         def woken(number: int, frame: FrameType | None) -> None:
             # Without the lock, which may be held right here.
             deadline = self._session.deadline
-            watched = self._session.welcome is not None and self._session.welcome.watched
-            own = watched and self._pipe is not None
+            own = self._session.watched and self._pipe is not None
             if self._current and not own and deadline is not None and _now() > deadline:
                 self._end_fenced()
             if callable(before):
@@ -390,7 +388,7 @@ class Link:
 
     def _on_its_own(self) -> bool:
         """Whether nobody would notice the end of this process, so that its deadline counts."""
-        if self._session.welcome is None or not self._session.welcome.watched:
+        if not self._session.watched:
             return True
         self._receive()  # after a long time in C code: the connection may have been lost meanwhile
         if self._pipe is None:

@@ -196,6 +196,11 @@ class WorkerSession:
         """Whether the driver has answered the last Hello."""
         return self.welcome is not None and 0 not in self._sent_at
 
+    @property
+    def watched(self) -> bool:
+        """Whether the driver notices by itself when this process dies."""
+        return self.welcome is not None and self.welcome.watched
+
     def unanswered_for(self, now: float) -> float:
         """For how many seconds the driver has left something unanswered that asks for an answer."""
         return now - min(self._sent_at.values(), default=now)

@@ -7,13 +7,18 @@ that a write too many is seen.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import blockflow.net.link
 from blockflow import Block, Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STAYS = "GUEST_STAYS"
 """The environment variable that tells it."""
@@ -38,16 +43,17 @@ def work(folder: Path, block: Block) -> None:
     (folder / f"wrote-{name}").touch()
 
 
-def main(folder: Path) -> None:
-    """Work until there are no more blocks."""
-    blockflow.net.link.this_place = lambda: "another machine"  # type: ignore[attr-defined]
+def serve(work: Callable[[Block], None], *, elsewhere: bool = True) -> None:
+    """Work until there are no more blocks, as if on another machine or not."""
+    if elsewhere:
+        blockflow.net.link.this_place = lambda: "another machine"  # type: ignore[attr-defined]
     client = Client()
     while True:
         with client.acquire_block() as block:
             if block is None:
                 return
-            work(folder, block)
+            work(block)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    serve(functools.partial(work, Path(sys.argv[1])))

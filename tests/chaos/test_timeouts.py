@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blockflow import Block, Roi, Task, run_blockwise
+from tests.chaos.guest import serve
 from tests.chaos.scene import ROOT
 
 if TYPE_CHECKING:
@@ -40,17 +42,7 @@ def write_for_ever(path: str, block: Block) -> None:
 
 def run_script(path: str, *, elsewhere: bool) -> None:
     """A worker script, as if on another machine or not: the first attempt at the block never ends."""
-    import blockflow.net.link
-    from blockflow import Client
-
-    if elsewhere:
-        blockflow.net.link.this_place = lambda: "another machine"  # type: ignore[attr-defined]
-    client = Client()
-    while True:
-        with client.acquire_block() as block:
-            if block is None:
-                return
-            work(path, block)
+    serve(functools.partial(work, path), elsewhere=elsewhere)
 
 
 def work(path: str, block: Block) -> None:

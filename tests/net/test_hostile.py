@@ -44,7 +44,7 @@ from blockflow.wire.messages import (
     encode,
 )
 from tests.net.conftest import running
-from tests.net.waiting import PATIENCE, until
+from tests.net.waiting import PATIENCE, is_closed, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,15 +116,6 @@ def answer(stream: socket.socket) -> FromDriver:
         assert data, "closed"
         for body in frames.feed(data):
             return decode_from_driver(body)
-
-
-def is_closed(stream: socket.socket) -> bool:
-    try:
-        while stream.recv(65536):
-            continue
-    except (ConnectionError, ssl.SSLError):
-        return True
-    return True
 
 
 def is_served(connection: Connection) -> bool:

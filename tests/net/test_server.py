@@ -19,6 +19,7 @@ from blockflow.net.server import Peer, WorkerServer
 from blockflow.net.tls import client_context, make_certificate, server_name
 from blockflow.wire.framing import FrameReader
 from blockflow.wire.messages import Alive, FromDriver, decode_from_driver
+from tests.net.waiting import is_closed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -80,15 +81,6 @@ def read_messages(stream: ssl.SSLSocket, count: int) -> list[FromDriver]:
 def flood(stream: ssl.SSLSocket) -> None:
     while True:
         stream.sendall(bytes(100_000))
-
-
-def is_closed(stream: socket.socket) -> bool:
-    try:
-        while stream.recv(65536):
-            continue
-    except (ConnectionError, ssl.SSLError):
-        return True
-    return True
 
 
 async def later(function: Callable[[], object]) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from blockflow import Roi, RunResult, Task, run_blockwise
 from blockflow.net.connection_file import Connection, read_connection
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from pathlib import Path
 
@@ -25,6 +27,16 @@ def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"in vain: {what}"
         threading.Event().wait(0.01)
+
+
+def is_closed(stream: socket.socket) -> bool:
+    """Wait until the other end has closed a connection; false never comes, a time limit of the stream does."""
+    try:
+        while stream.recv(65536):
+            continue
+    except (ConnectionError, ssl.SSLError):
+        return True
+    return True
 
 
 @dataclass

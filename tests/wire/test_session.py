@@ -577,6 +577,15 @@ def test_the_driver_s_dismissal_is_known() -> None:
     assert session.dismissed
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_whether_the_driver_sees_this_process_is_known_when_it_is_welcome(watched: bool) -> None:
+    session = WorkerSession()
+    session.hello(run="run", task="task", process=3, host="host", pid=11, now=0.0)
+    before = session.watched
+    session.receive(wire.Welcome(4, WELCOME.axes, WELCOME.total, WELCOME.lease_microseconds, None, watched))
+    assert (before, session.watched) == (False, watched)
+
+
 def test_a_worker_that_ends_in_the_middle_says_so() -> None:
     session = holding(3, 4)
     take(session, 0.0)

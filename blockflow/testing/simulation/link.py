@@ -315,9 +315,9 @@ class Link:
     def _on_its_own(self) -> bool:
         """Whether nobody would notice the end of this process, so that its deadline counts."""
         self._receive()
-        watched = self.session.welcome is not None and self.session.welcome.watched
         deadline = self.session.deadline
-        return (self.line is None or not watched) and deadline is not None and self._worker.now() > deadline
+        unseen = self.line is None or not self.session.watched
+        return unseen and deadline is not None and self._worker.now() > deadline
 
     @property
     def _timeout(self) -> float | None:
