@@ -20,6 +20,7 @@ from blockflow.geometry import Roi
 from blockflow.plan.task import Task
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
+from blockflow.state.leases import LARGEST_LEASE
 from blockflow.state.scheduler import Scheduler
 from blockflow.state.transitions import SATISFIED, BlockState
 from blockflow.switchboard import SILENT, Action, Close, Send, Switchboard
@@ -874,7 +875,9 @@ def any_tasks(dice: random.Random) -> list[Task]:
 def test_every_block_is_done_exactly_once_whatever_happens(seed: int) -> None:
     dice = random.Random(seed)
     # At most four: a block that five workers died with is given up.
-    world = World(dice, any_tasks(dice), faults=dice.choice([0, 2, 4]), largest_lease=dice.choice([1, 4, 4096]))
+    world = World(
+        dice, any_tasks(dice), faults=dice.choice([0, 2, 4]), largest_lease=dice.choice([1, 4, LARGEST_LEASE])
+    )
     world.run()
     world.check_overlaps()
     for number, planned in enumerate(world.scheduler.plan.tasks):

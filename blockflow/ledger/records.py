@@ -15,15 +15,15 @@ from msgspec import Meta
 
 from blockflow.errors import LedgerError
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
-from blockflow.wire.messages import MOST_BLOCKS, Name, Natural
+from blockflow.wire.messages import Name, Natural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blockflow.plan.slices import Indices
 
-MOST_RUNS = MOST_BLOCKS
-"""Runs of blocks in one record: as many as a lease may have."""
+MOST_RUNS = 4096
+"""Runs of blocks in one record; more of them are several records."""
 
 Runs: TypeAlias = Annotated[tuple[Natural, ...], Meta(min_length=2, max_length=2 * MOST_RUNS)]
 """Sorted indices as alternating gaps and lengths: ``(5, 3, 2, 1)`` is 5, 6, 7, 10. See :func:`runs_of`."""

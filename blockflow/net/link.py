@@ -47,6 +47,10 @@ LONGEST_WAIT = 5.0
 PART_SECONDS = 2.0
 """How long the driver may take to answer a goodbye by closing the connection."""
 
+LAST_PATIENCE = 0.25
+"""Seconds between the end of a lease and the end of a process that has not looked at its clock: the driver gives blocks
+to others half a second after it at the earliest."""
+
 RUN_SECONDS = 0.8
 """How long a run inside a block may take to end: less than processes are given to end before they are killed."""
 
@@ -83,6 +87,8 @@ class Link:
         """By lease and position: blocks that the user's code is at work on, oldest first, and since when."""
         self._armed: float | None = None
         """When a thread that needs no lock ends this process."""
+        self._lease_end: float | None = None
+        """When it does so because of the lease, as far as the second thread knew when it last looked."""
         self._ending = Ending()
         self._grace: Callable[[], float] | None = None
         self._signals: Signals | None = None
@@ -164,7 +170,7 @@ class Link:
                 if given is not None:
                     self._current[given.lease.number, given.position] = given, now
                     self._flush()
-                    if self._armed is not None or self._session.timeout_of(given) is not None:
+                    if self._session.timeout_of(given) is not None:
                         self._arm(now)
                     break
                 if self._session.finished or self._closed or self._over:
@@ -190,7 +196,7 @@ class Link:
         with self._lock:
             self._current.pop((given.lease.number, given.position), None)
             now = _now()
-            if self._armed is not None:
+            if self._session.timeout_of(given) is not None:
                 self._arm(now)
             self._ending.measured(seconds)
             self._session.block_done(given, failure, seconds, now, asks=asks)
@@ -204,6 +210,7 @@ class Link:
             self._closed = True
             self._session.goodbye(reason, _now())
             self._flush()
+            self._disarm()
             pipe = self._pipe
             if pipe is not None:
                 pipe.part(PART_SECONDS)
@@ -263,6 +270,7 @@ class Link:
                 self._watch(now)  # first: an answer that comes too late must not revive what is not ours any more
                 self._receive()
                 self._notice_silence(now)
+                self._lease_end = self._end_of_lease()
                 self._arm(now)
                 self._end_in_time(now)
                 if self._pipe is not None and now >= next_heartbeat:
@@ -300,8 +308,7 @@ class Link:
         def woken(number: int, frame: FrameType | None) -> None:
             # Without the lock, which may be held right here.
             deadline = self._session.deadline
-            own = self._session.watched and self._pipe is not None
-            if self._current and not own and deadline is not None and _now() > deadline:
+            if self._current and not self._is_seen and deadline is not None and _now() > deadline:
                 self._end_fenced()
             if callable(before):
                 before(number, frame)
@@ -327,14 +334,31 @@ class Link:
         """
         limits = [(began, self._session.timeout_of(given)) for given, began in self._current.values()]
         ends = [began + 2 * timeout + 1.0 for began, timeout in limits if timeout is not None]
-        end = min(ends, default=None)
+        end = min(ends if self._lease_end is None else [*ends, self._lease_end], default=None)
         if end == self._armed:
             return
-        self._armed = end
         if end is None:
-            faulthandler.cancel_dump_traceback_later()
+            self._disarm()
         else:
+            self._armed = end
             faulthandler.dump_traceback_later(max(0.1, end - now), exit=True, file=sys.__stderr__ or sys.stderr)
+
+    def _disarm(self) -> None:
+        if self._armed is not None:
+            self._armed = None
+            faulthandler.cancel_dump_traceback_later()
+
+    def _end_of_lease(self) -> float | None:
+        """When this process has to be gone if the second thread does not run until then; None if it may live on."""
+        deadline = self._session.deadline
+        if deadline is None or self._is_seen or not self._session.holds:
+            return None
+        return deadline + LAST_PATIENCE
+
+    @property
+    def _is_seen(self) -> bool:
+        """Whether the driver would notice the end of this process, as far as is known here."""
+        return self._session.watched and self._pipe is not None
 
     def _end_in_time(self, now: float) -> None:
         """Take nothing more, or end in the middle of a block, if this process was told to end or soon will be ended."""

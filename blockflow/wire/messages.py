@@ -29,10 +29,10 @@ PROTOCOL = 1
 LARGEST_HELLO = 1024
 """Bytes of a message before the handshake is over."""
 
-LARGEST_MESSAGE = 64 * 1024
+LARGEST_MESSAGE = 256 * 1024
 """Bytes of any other message."""
 
-MOST_BLOCKS = 4096
+MOST_BLOCKS = 16384
 """Blocks in a lease."""
 
 Natural: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]

@@ -1,12 +1,13 @@
 """A worker script on another machine: its driver does not see whether it lives.
 
 It works on blocks one by one. The one that stays is told so: it stays at its first block until a file called ``go`` is
-there, and then writes. All others wait until it has begun, and write at once: into files named after the attempt, so
+there, or in C code that keeps Python's lock, and then writes. All others wait until it has begun, and write at once: into files named after the attempt, so
 that a write too many is seen.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import sys
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STAYS = "GUEST_STAYS"
-"""The environment variable that tells it."""
+"""The environment variable that tells it, and how."""
+
+IN_PYTHON = "in Python"
+IN_C = "in C"
+
+IN_C_SECONDS = 60
+"""How long it stays there."""
 
 
 def wait_for(file: Path) -> None:
@@ -37,7 +44,10 @@ def work(folder: Path, block: Block) -> None:
     if STAYS in os.environ:
         (folder / "staying.draft").write_text(f"{os.getpid()} {block.index} {block.attempt}")
         (folder / "staying.draft").rename(folder / "staying")
-        wait_for(folder / "go")
+        if os.environ[STAYS] == IN_C:
+            ctypes.PyDLL(None).sleep(IN_C_SECONDS)
+        else:
+            wait_for(folder / "go")
     else:
         wait_for(folder / "staying")
     (folder / f"wrote-{name}").touch()

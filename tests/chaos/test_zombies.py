@@ -21,7 +21,7 @@ import pytest
 
 from blockflow import Context, Roi, RunResult, Task, run_blockwise
 from blockflow.place import is_dead
-from tests.chaos.guest import STAYS
+from tests.chaos.guest import IN_C, IN_PYTHON, STAYS
 from tests.chaos.proxy import Proxy
 from tests.chaos.scene import ROOT, ROUNDS, until
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 LEASE = 1.5
 """Seconds; a worker that is silent for longer may be dead."""
 BLOCKS = 6
-EXIT_FENCED = 75
+EXIT_FENCED = {75, 1}
+"""Exit codes of a process whose lease has ended: if it looked at the clock, or if the thread that needs no lock did."""
 
 
 class Staying(NamedTuple):
@@ -49,11 +50,13 @@ class Guests:
     folder: Path
     proxy: Proxy | None = None
     """The network between the driver and the worker that comes first; None if nothing is between them."""
+    where: str = IN_PYTHON
+    """Where the worker stays that does."""
     results: list[RunResult] = field(default_factory=list)
 
     def run(self) -> None:
         """Run all blocks; in a thread of its own."""
-        folder, root = str(self.folder), str(ROOT)
+        folder, root, where = str(self.folder), str(ROOT), self.where
 
         def start() -> None:
             import os
@@ -64,7 +67,7 @@ class Guests:
             except FileExistsError:
                 pass
             else:
-                environment[STAYS] = "yes"
+                environment[STAYS] = where
                 if os.path.exists(f"{folder}/context"):
                     with open(f"{folder}/context") as file:
                         environment["DAISY_CONTEXT"] = file.read()
@@ -136,6 +139,11 @@ def guests_behind_proxy(tmp_path: Path) -> Iterator[Guests]:
     proxy.close()
 
 
+@pytest.fixture
+def guests_in_c(tmp_path: Path) -> Iterator[Guests]:
+    yield from _running(Guests(tmp_path, where=IN_C))
+
+
 def _running(guests: Guests) -> Iterator[Guests]:
     thread = threading.Thread(target=guests.run)
     thread.start()
@@ -171,7 +179,7 @@ def test_a_worker_that_slept_for_too_long_writes_nothing(guests: Guests, seed: i
     until(lambda: is_dead(zombie.pid), "the zombie ends")
     assert zombie.attempt not in guests.attempts("wrote")
     assert seconds < LEASE + 5
-    until(lambda: EXIT_FENCED in guests.codes(), "it says why")
+    until(lambda: EXIT_FENCED.intersection(guests.codes()), "it says why")
 
 
 @pytest.mark.slow
@@ -188,7 +196,20 @@ def test_a_worker_that_is_cut_off_without_being_told_ends_in_time(guests_behind_
     until(lambda: guests.attempts("wrote"), "the other worker is done with the block")
     assert lost.attempt not in guests.attempts("wrote")
     assert seconds < LEASE + 5
-    until(lambda: EXIT_FENCED in guests.codes(), "it says why")
+    until(lambda: EXIT_FENCED.intersection(guests.codes()), "it says why")
+
+
+@pytest.mark.slow
+def test_a_worker_whose_c_code_keeps_the_lock_ends_with_its_lease(guests_in_c: Guests) -> None:
+    """Its second thread cannot run, so it sends no heartbeats, and does not see that its block is another's."""
+    guests = guests_in_c
+    lost = guests.staying
+    seconds = lost_after(guests, time.monotonic())
+    assert is_dead(lost.pid), "another worker has its block, so it must not be at work any more"
+    assert seconds < LEASE + 5
+    until(lambda: guests.attempts("wrote"), "the other worker is done with the block")
+    assert lost.attempt not in guests.attempts("wrote")
+    until(lambda: EXIT_FENCED.intersection(guests.codes()), "it says why")
 
 
 @pytest.mark.slow

@@ -106,7 +106,9 @@ def test_the_first_item_comes_alone() -> None:
     assert Pace().batch(waiting=1_000_000, takers=1) == 1
 
 
-@pytest.mark.parametrize(("seconds", "size"), [(1.0, 1), (TARGET_SECONDS, 1), (0.01, 5), (0.001, 50), (0.0, 4096)])
+@pytest.mark.parametrize(
+    ("seconds", "size"), [(1.0, 1), (TARGET_SECONDS, 1), (0.01, 5), (0.001, 50), (0.0, LARGEST_LEASE)]
+)
 def test_a_batch_takes_about_the_target_time(seconds: float, size: int) -> None:
     assert paced(10_000, seconds).batch(waiting=1_000_000, takers=1) == size
 
@@ -124,7 +126,7 @@ def test_batches_grow_from_measured_ones() -> None:
     for _ in range(6):
         sizes.append(pace.batch(waiting=10**9, takers=1))
         pace.measured(sizes[-1], 0.0)
-    assert sizes == [GROWTH, GROWTH**2, GROWTH**3, LARGEST_LEASE, LARGEST_LEASE, LARGEST_LEASE]
+    assert sizes == [GROWTH, GROWTH**2, GROWTH**3, GROWTH**4, LARGEST_LEASE, LARGEST_LEASE]
 
 
 def test_the_newest_measure_weighs_half() -> None:

@@ -60,12 +60,12 @@ def test_bodies_in_front_of_a_wrong_length_come_out_for_any_cut(
 def test_the_largest_body_passes_and_a_larger_one_does_not() -> None:
     largest = bytes(LARGEST_MESSAGE)
     assert list(FrameReader(LARGEST_MESSAGE).feed(frame(largest))) == [largest]
-    with pytest.raises(LocalProtocolError, match="a message has 1 to 65536 bytes, this one 65537"):
+    with pytest.raises(LocalProtocolError, match="a message has 1 to 262144 bytes, this one 262145"):
         frame(largest + b"x")
 
 
 def test_an_empty_body_is_never_sent() -> None:
-    with pytest.raises(LocalProtocolError, match="a message has 1 to 65536 bytes, this one 0"):
+    with pytest.raises(LocalProtocolError, match="a message has 1 to 262144 bytes, this one 0"):
         frame(b"")
 
 

@@ -330,12 +330,12 @@ def test_blocks_that_are_not_sorted_are_never_sent(indices: list[int]) -> None:
     "runs", [(5,), (5, 1, 2), (0, 0), (3, 0, 1, 1), (0, wire.MOST_BLOCKS + 1), (0, 2**63 - 1), (2**63 - 1, 1)]
 )
 def test_what_are_no_runs_is_refused(runs: tuple[int, ...]) -> None:
-    with pytest.raises(RemoteProtocolError, match=f"not at most {wire.MOST_BLOCKS} blocks of a grid of 10000"):
-        wire.unpack_runs(runs, 10_000)
+    with pytest.raises(RemoteProtocolError, match=f"not at most {wire.MOST_BLOCKS} blocks of a grid of 20000"):
+        wire.unpack_runs(runs, 20_000)
 
 
 def test_the_largest_lease_is_understood() -> None:
-    assert wire.unpack_runs((0, wire.MOST_BLOCKS), 10_000) == list(range(wire.MOST_BLOCKS))
+    assert wire.unpack_runs((0, wire.MOST_BLOCKS), 20_000) == list(range(wire.MOST_BLOCKS))
 
 
 # ------------------------------------------------------------------------------------------------------------- grids
