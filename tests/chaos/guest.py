@@ -1,8 +1,8 @@
 """A worker script on another machine: its driver does not see whether it lives.
 
 It works on blocks one by one. The one that stays is told so: it stays at its first block until a file called ``go`` is
-there, or in C code that keeps Python's lock, and then writes. All others wait until it has begun, and write at once: into files named after the attempt, so
-that a write too many is seen.
+there, or in C code that keeps Python's lock, and then writes. All others wait until it has begun, and write at once:
+into files named after the attempt, so that a write too many is seen.
 """
 
 from __future__ import annotations
