@@ -18,6 +18,7 @@ from blockflow.arrays.casting import cast, cast_scalar
 from blockflow.arrays.grid import grid_of, voxels_of
 from blockflow.arrays.handles import portable, restore
 from blockflow.arrays.window import Window, writable
+from blockflow.arrays.writing import write_voxels
 from blockflow.errors import ArrayError, GeometryError, OutOfBoundsError
 from blockflow.geometry import Box, Coordinate, Roi, box_of
 
@@ -169,7 +170,7 @@ class Array:
         voxels = voxels_of(key, self.offset, self.voxel_size)
         self._check_inside(key, voxels, "read with to_ndarray(roi, fill_value=...) to go beyond the array")
         if isinstance(self.data, np.ndarray) and not isinstance(self.data, np.memmap):
-            data = self.data[self._key(voxels)]
+            data: Any = self.data[self._key(voxels)]
         else:
             channels = tuple(range(n) for n in self.data.shape[: self.channel_dims])
             data = Window(self.data, channels + tuple(range(*pair) for pair in voxels))
@@ -200,7 +201,7 @@ class Array:
         values = cast(np.asarray(value), self.dtype, "values")
         if values.ndim:
             values = _fitted(values, self._shape_of(voxels), self.spatial_dims)
-        self.data[self._key(voxels)] = values
+        write_voxels(self.data, self._key(voxels), values)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """All voxels, so that ``numpy.asarray(array)`` and matplotlib work."""
@@ -233,8 +234,9 @@ class Array:
                     f"outside [{self.roi.begin[axis]}, {self.roi.end[axis]}); {hint}"
                 )
 
-    def _key(self, voxels: Box) -> tuple[Any, ...]:
-        return (slice(None),) * self.channel_dims + tuple(slice(*pair) for pair in voxels)
+    def _key(self, voxels: Box) -> tuple[slice, ...]:
+        channels = (slice(0, extent) for extent in self.data.shape[: self.channel_dims])
+        return (*channels, *(slice(*pair) for pair in voxels))
 
     def _shape_of(self, voxels: Box) -> tuple[int, ...]:
         return (*self.data.shape[: self.channel_dims], *(end - begin for begin, end in voxels))

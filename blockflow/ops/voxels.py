@@ -13,6 +13,7 @@ import numpy as np
 
 from blockflow.arrays.casting import cast
 from blockflow.arrays.recent import with_recent_chunks
+from blockflow.arrays.writing import write_voxels
 from blockflow.errors import GeometryError, ValueLossError
 from blockflow.ops.padding import Padding, padded
 from blockflow.plan.storage import lengths, stored
@@ -38,7 +39,7 @@ class _Place:
         self.channels = tuple(array.shape[: array.channel_dims])
         self.extents = tuple(array.shape[array.channel_dims :])
         self.scale = tuple(zip(array.offset, array.voxel_size, strict=True))
-        self.every_channel = (slice(None),) * len(self.channels)
+        self.every_channel = tuple(slice(0, n) for n in self.channels)
 
     def voxels(self, box: Box) -> list[tuple[int, int]]:
         """The voxels of a box that lies on the voxel grid; they may lie outside the array."""
@@ -127,7 +128,7 @@ class Writer(_Place):
             values = self._cropped(values, given, to, what)
         if values.dtype != self.dtype:
             values = self._cast(values, what)
-        self.data[(*self.every_channel, *(slice(begin, end) for begin, end in to))] = values
+        write_voxels(self.data, (*self.every_channel, *(slice(begin, end) for begin, end in to)), values)
 
     def _cropped(self, values: NDArray[Any], given: Box, to: list[tuple[int, int]], what: str) -> NDArray[Any]:
         written = tuple(end - begin for begin, end in to)
