@@ -1,8 +1,8 @@
 """Writing: how do voxels get into an array without a search for chunks that need not be stored?
 
 zarr does not store a chunk in which every voxel has the fill value. To find that out, it compares each chunk with an
-array of fill values, which takes half as long as compressing it. One voxel that has another value is enough to know that
-a chunk is to be stored, and mostly it is the first.
+array of fill values, which takes half as long as compressing it. One voxel that has another value is enough to know
+that a chunk is to be stored, and mostly it is the first.
 """
 
 from __future__ import annotations
