@@ -78,8 +78,9 @@ def run_in_processes(
 
     if listening is None and endpoint is not None:
         listening = listen_at(endpoint)
-    launcher = LocalLauncher()
-    if any(has_local(task.launchers) for task in plan.tasks):
+    here = [task.workers for task in plan.tasks if has_local(task.launchers)]
+    launcher = LocalLauncher(sum(here))
+    if here:
         launcher.prepare()  # it loads what workers need while this process imports all that follows
     try:
         if scheduler is None:

@@ -2,7 +2,7 @@
 
 Started once per run as ``python -m blockflow.worker``. That process imports what every worker needs and then makes
 one worker after another by forking, each in a millisecond instead of a new interpreter's fifty, with shared memory.
-It has one thread, runs no user code and opens no connection, so that forking is safe. What a worker has to do arrives
+It runs no user code and opens no connection, so that forking is safe. What a worker has to do arrives
 on standard input, from the process that started it, never over the network. This module imports only what a worker
 needs: start-up time is paid for in every run.
 """
@@ -10,31 +10,33 @@ needs: start-up time is paid for in every run.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import pickle
 import select
 import signal
+import socket
+import stat
 import sys
 import threading
 import time
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
+from warnings import catch_warnings, simplefilter
 
 from blockflow.errors import BlockflowError
 from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
-from blockflow.wire.orders import ENDED, FUNCTIONS, ORDER_BYTES, STARTED, pack_report, unpack_order
+from blockflow.wire.orders import ENDED, FUNCTIONS, MODULES, ORDER_BYTES, STARTED, pack_report, unpack_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blockflow.plan.block import Block
-
-_OWN_FILES = 4
-"""Files that every worker has open: input, output, errors, and the directory that is being listed."""
 
 
 def work(link: Link, function: Callable[[Block], Any], most: int | None = None) -> None:
@@ -165,8 +167,15 @@ def main(reports: int) -> int:
             if number == FUNCTIONS:
                 functions[task] = body
                 continue
-            pid = os.fork()
+            if number == MODULES:
+                _import(os.fsdecode(bytes(body)).splitlines())
+                continue
+            with catch_warnings():  # a numeric library has threads, and looks after them itself
+                simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
             if pid == 0:
+                if (numpy := sys.modules.get("numpy")) is not None:
+                    numpy.random.seed()  # else all workers draw the same numbers
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for descriptor in (orders, reports, wake_read, wake_write):
@@ -178,15 +187,41 @@ def main(reports: int) -> int:
     return 0
 
 
+def _import(modules: list[str]) -> None:
+    """Import modules, each given as ``name=file``; workers do so themselves where a package is elsewhere."""
+    for module in modules:
+        name, _, file = module.partition("=")
+        with suppress(Exception):
+            package = find_spec(name.partition(".")[0])
+            if package is not None and package.origin and file.startswith(os.path.dirname(package.origin) + os.sep):
+                import_module(name)
+
+
 def _leave(code: int) -> NoReturn:
     """End a worker as the interpreter would, but without taking it to pieces, which takes longer than a short run."""
-    if len(os.listdir("/dev/fd")) > _OWN_FILES:
+    if any(_may_hold_unwritten(int(name)) for name in os.listdir("/dev/fd") if int(name) > 2):
         sys.exit(code)  # only taking it to pieces writes what is left in files that user code has not closed
     threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads of user code
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _may_hold_unwritten(descriptor: int) -> bool:
+    """Whether a buffer somewhere in this process may have to be written to an open file yet."""
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode) or not stat.S_IFMT(mode):  # what selectors use has no type
+            return False
+        if stat.S_ISREG(mode) or stat.S_ISCHR(mode):
+            return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        if stat.S_ISSOCK(mode):
+            with socket.socket(fileno=os.dup(descriptor)) as ours:
+                return bool(ours.getsockname()) or bool(ours.getpeername())  # else it wakes a loop of this process
+    except OSError:
+        return False  # it was closed meanwhile: the list of files had one itself
+    return True
 
 
 def _dead() -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockflow.launch.local import Exit
 from blockflow.launch.payload import payload_for, payload_for_job
+from blockflow.launch.shared import modules_to_import
 from blockflow.net.context import Context
 from blockflow.plan.launcher import has_local
 from blockflow.state.events import ProcessEnded
@@ -82,7 +83,9 @@ class Crew:
         """
         here = {task.number: self._functions[task.number] for task in self._plan.tasks if has_local(task.launchers)}
         if here:
-            self._launcher.load(here)
+            tasks = [self._plan.tasks[number].task for number in here]
+            functions = [function for task in tasks for function in (task.process_function, task.setup)]
+            self._launcher.load(here, modules_to_import(functions, here.values()))
 
     def open(self, connection: Connection) -> None:
         """Take note of where the run listens; nothing can be started before."""

@@ -15,10 +15,15 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from blockflow.errors import RunError
+from blockflow.launch.shared import environment_of_threads
 from blockflow.place import is_dead
-from blockflow.wire.orders import FUNCTIONS, REPORT_BYTES, STARTED, pack_order, unpack_reports
+from blockflow.wire.orders import FUNCTIONS, MODULES, REPORT_BYTES, STARTED, pack_order, unpack_reports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _LOGGER = logging.getLogger("blockflow")
 
@@ -52,16 +57,21 @@ class Exit:
 
 
 class LocalLauncher:
-    """Starts, watches and ends worker processes."""
+    """Starts, watches and ends worker processes.
 
-    def __init__(self) -> None:
+    Args:
+        workers: How many there will be at once at most; None if that is not known.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers
         self._forge: subprocess.Popen[bytes] | None = None
         self._reports = -1
         """Where the forge reports, as a file descriptor."""
-        self._functions: dict[int, bytes] = {}
-        """By task: its packed functions."""
-        self._told: set[int] = set()
-        """Tasks whose functions the forge has."""
+        self._common: list[tuple[int, int, bytes]] = []
+        """What the forge has to be told before it can start any process."""
+        self._told = False
+        """Whether it has been."""
         self._pids: dict[int, int] = {}
         """By number of a process that lives: its process id."""
         self._orphans: set[int] = set()
@@ -86,22 +96,26 @@ class LocalLauncher:
             [sys.executable, "-P", "-m", "blockflow.worker", str(inherited)],
             stdin=subprocess.PIPE,
             pass_fds=(inherited,),
-            env=_environment(),
+            env=_environment(self._workers),
             start_new_session=True,
         )
         os.close(inherited)
         os.set_blocking(self._reports, False)
 
-    def load(self, functions: dict[int, bytes]) -> None:
+    def load(self, functions: dict[int, bytes], modules: Iterable[str] = ()) -> None:
         """Hand the forge what its workers will run; returns when it has taken it, which takes a while for gigabytes.
 
         Args:
             functions: By task: its packed functions.
+            modules: What it imports for all of them, as ``name=file``.
 
         Raises:
             RunError: No process can be started on this machine.
         """
-        self._functions = functions
+        loaded = os.fsencode("\n".join(modules))
+        self._common = [(FUNCTIONS, task, packed) for task, packed in functions.items()]
+        self._common += [(MODULES, 0, loaded)] * bool(loaded)  # last, so that nobody waits for what it imports
+        self._told = False
         self._say()
 
     def start(self, process: int, task: int, payload: bytes) -> None:
@@ -159,16 +173,15 @@ class LocalLauncher:
             self.prepare()
             assert self._forge is not None
             assert self._forge.stdin is not None
-            missing = [(FUNCTIONS, task, packed) for task, packed in self._functions.items() if task not in self._told]
             try:
-                for process, task, body in (*missing, *orders):
+                for process, task, body in (*([] if self._told else self._common), *orders):
                     self._forge.stdin.write(pack_order(process, task, len(body)))
                     self._forge.stdin.write(body)
                 self._forge.stdin.flush()
             except BrokenPipeError:
                 self._hear_the_last()
             else:
-                self._told.update(self._functions)
+                self._told = True
                 return
         raise RunError(f"no worker can be started: {sys.executable} -m blockflow.worker ends at once")
 
@@ -208,15 +221,15 @@ class LocalLauncher:
         _close_input(self._forge)
         os.close(self._reports)
         self._forge = None
-        self._told.clear()
+        self._told = False
         self._ended += [Exit(process=process, code=code) for process in self._ordered]
         self._ordered.clear()
         self._orphans.update(self._pids)
 
 
-def _environment() -> dict[str, str]:
+def _environment(workers: int | None) -> dict[str, str]:
     """The environment of a worker; it must find this very blockflow."""
-    environment = dict(os.environ)
+    environment = os.environ | ({} if workers is None else environment_of_threads(workers))
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     known = environment.get("PYTHONPATH", "")
     environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root

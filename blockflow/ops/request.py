@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 from blockflow.errors import PlanError
+from blockflow.launch.shared import processors
 from blockflow.ops.block_job import Call
 from blockflow.ops.map_plan import plan_map
 from blockflow.ops.voxels import Casting
 from blockflow.plan.launcher import is_local, launchers_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from numpy.typing import DTypeLike
@@ -132,7 +133,7 @@ class MapRequest:
     @property
     def workers(self) -> int:
         """Number of worker processes; 0 for this process."""
-        return _processors() if self.num_workers is None else int(self.num_workers)
+        return processors() if self.num_workers is None else int(self.num_workers)
 
     @property
     def begins_here(self) -> bool:
@@ -168,7 +169,3 @@ class MapRequest:
             pad=self.pad,
             shared=self.workers > 0 and not self.begins_here,
         )
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,14 +2,17 @@
 
 An order is three 64-bit integers, the number of a process, that of its task, and the length of what follows: what the
 process is told. With `FUNCTIONS` in place of the process, the functions of the task follow, once for all its processes,
-because with the values that they hold they may be large. A report is three 64-bit integers: what happened, the number
-of the process, and its process id or exit code.
+because with the values that they hold they may be large; with `MODULES`, what is imported once for all. A report is
+three 64-bit integers: what happened, the number of the process, and its process id or exit code.
 """
 
 from __future__ import annotations
 
 FUNCTIONS = -1
 """In place of a process: what follows are the functions of a task."""
+
+MODULES = -2
+"""In place of a process: what follows are modules, each as ``name=file``, with line feeds between them."""
 
 ORDER_BYTES = 24
 """Without what follows."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
+import selectors
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,8 +16,10 @@ import pytest
 
 import blockflow
 from blockflow import Block, BlockStatus, Client, Context, RunResult
+from blockflow.launch.shared import THREADS
 from blockflow.logging import get_worker_log_basename, redirect_stdouterr, set_log_basedir
 from blockflow.net.connection_file import read_connection
+from blockflow.worker import _may_hold_unwritten
 from tests.run.scene import run, task_of, wait_for
 
 
@@ -397,6 +401,72 @@ def test_a_file_that_user_code_leaves_open_is_written_in_full(
 
     assert run(task_of(process))
     assert Path("kept.txt").read_text() == "xxxx"
+
+
+def test_what_waits_in_a_pipe_that_user_code_leaves_open_arrives(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "cat.sh").write_text(f"cat > {folder}/arrived.draft && mv {folder}/arrived.draft {folder}/arrived")
+
+    def process(block: Block) -> None:
+        import subprocess
+
+        child = subprocess.Popen(["sh", str(tmp_path / "cat.sh")], stdin=subprocess.PIPE, start_new_session=True)
+        assert child.stdin is not None
+        child.stdin.write(b"x")
+        vars(sys)["child of a test"] = child  # so that it stays open to the end
+
+    assert run(task_of(process, blocks=1))
+    wait_for((folder / "arrived").exists)
+    assert (folder / "arrived").read_text() == "x"
+
+
+def test_only_files_that_may_be_written_to_make_an_end_slow(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    near, far = socket.socketpair()
+    reads, writes = os.pipe()
+    with (
+        near,
+        far,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as connection,
+        selectors.DefaultSelector() as selector,
+        (tmp_path / "file").open("rb") as reader,
+        (tmp_path / "file").open("ab") as writer,
+        open(os.devnull, "wb") as null,
+        open(reads, "rb"),
+        open(writes, "wb"),
+    ):
+        folder = os.open(tmp_path, os.O_RDONLY)
+        quick = [near.fileno(), selector.fileno(), reader.fileno(), folder]
+        slow = [connection.fileno(), server.fileno(), writer.fileno(), null.fileno(), writes]
+        assert [descriptor for descriptor in quick if _may_hold_unwritten(descriptor)] == []
+        assert [descriptor for descriptor in slow if not _may_hold_unwritten(descriptor)] == []
+        os.close(folder)
+        assert not _may_hold_unwritten(folder)
+
+
+def test_workers_draw_different_numbers(tmp_path: Path, folder: Path) -> None:
+    """Even if what draws them was imported before they were forked."""
+
+    def process(block: Block) -> None:
+        from numpy.random import random
+
+        assert "zarr" in sys.modules, "which its name in here has brought about"
+        (folder / f"{block.index}").write_text(str(random()))
+        wait_for((folder / f"{1 - (block.index or 0)}").exists)  # so that there are two workers
+
+    assert run(task_of(process, blocks=2, num_workers=2))
+    assert len({(folder / name).read_text() for name in ("0", "1")}) == 2
+
+
+def test_workers_share_the_processors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+
+    def process(block: Block) -> None:
+        (folder / "threads").write_text(os.environ["OMP_NUM_THREADS"])
+
+    assert run(task_of(process, blocks=1, num_workers=10**6))
+    assert (folder / "threads").read_text() == "1"
 
 
 def test_threads_and_exit_functions_of_user_code_end_first(folder: Path) -> None:
