@@ -112,11 +112,12 @@ def map_blocks(
             returns as its last argument.
         teardown: Called with that in the end.
         mask: See :class:`~blockflow.Task`.
-        num_workers: Worker processes; 0 for this process, to find mistakes. If not given, the map begins in this
-            process, and goes on in as many workers as there are processors if they save more time than it takes to
-            start them.
-        launcher: Where workers are: see :class:`~blockflow.Task`. If they are on other machines, arrays have to be
-            files, and `run_dir` has to be a directory that those machines see.
+        num_workers: How many worker processes there may be, by default as many as there are processors. The map begins
+            in this process, and goes on in workers if they save more time than it takes to start them. 0 for this
+            process alone, to find mistakes.
+        launcher: Where workers are: see :class:`~blockflow.Task`. They do all blocks then: ``Local(4)`` for processes
+            of this machine. If they are on other machines, arrays have to be files, and `run_dir` has to be a directory
+            that those machines see.
         host: See :func:`~blockflow.run_blockwise`.
         blocks_per_process: See :class:`~blockflow.Task`.
         max_retries: How often a block is tried again in worker processes.

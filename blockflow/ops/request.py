@@ -132,7 +132,7 @@ class MapRequest:
 
     @property
     def workers(self) -> int:
-        """Number of worker processes; 0 for this process."""
+        """How many worker processes there may be; 0 for this process alone."""
         return processors() if self.num_workers is None else int(self.num_workers)
 
     @property
@@ -141,9 +141,9 @@ class MapRequest:
 
         Not if anything is asked for that only processes of their own can do, or that is of use in long runs only.
         """
-        number, most = self.num_workers, self.blocks_per_process
-        asked = (number, most, self.launcher, self.host, self.timeout, self.setup, self.mask, self.run_dir)
-        return all(each is None for each in asked) and self.shared_chunks == "refuse"
+        most = self.blocks_per_process
+        asked = (most, self.launcher, self.host, self.timeout, self.setup, self.mask, self.run_dir)
+        return self.workers > 0 and all(each is None for each in asked) and self.shared_chunks == "refuse"
 
     @property
     def overlaps_io(self) -> bool:

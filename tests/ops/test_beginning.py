@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import blockflow
-from blockflow import BlockStatus, Grid
+from blockflow import BlockStatus, Grid, Local
 from blockflow.errors import ArrayError, BlockError, NotShippableError, PlanError
 from blockflow.ops import beginning, iter_blocks, map_blocks
 from blockflow.ops.beginning import START_SECONDS, first_for_workers
@@ -74,7 +74,9 @@ class TestWhenWorkersPay:
     @pytest.mark.parametrize(
         "options",
         [
-            {"num_workers": 2},
+            {"num_workers": 0},
+            {"launcher": Local(2)},
+            {"blocks_per_process": 3},
             {"timeout": 5.0},
             {"setup": dict},
             {"host": "127.0.0.1"},
@@ -86,6 +88,7 @@ class TestWhenWorkersPay:
     def test_what_is_for_workers_from_the_first_block_on(self, options: dict[str, Any]) -> None:
         assert not MapRequest(function=slow, sources=(IMAGE,), **options).begins_here
         assert MapRequest(function=slow, sources=(IMAGE,)).begins_here
+        assert MapRequest(function=slow, sources=(IMAGE,), num_workers=2).begins_here
 
 
 class TestResults:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from blockflow import Grid, Roi
+from blockflow import Grid, Local, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
 from blockflow.errors import ArrayError, PlanError, RunError, ValueLossError
 from blockflow.ops import label, relabel
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ndimage = pytest.importorskip("scipy.ndimage", reason="needs the extra 'label'")
 
 HERE: dict[str, Any] = {"num_workers": 0, "progress": False}
-THERE: dict[str, Any] = {"num_workers": 2, "progress": False}
+THERE: dict[str, Any] = {"launcher": Local(2), "progress": False}
 
 
 def assert_same_objects(ours: Any, theirs: Any) -> None:

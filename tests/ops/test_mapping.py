@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import blockflow
-from blockflow import Block, Command, Grid, Roi
+from blockflow import Block, Command, Grid, Local, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import (
@@ -38,7 +38,7 @@ from blockflow.errors import (
 from blockflow.ops import iter_blocks, map_blocks
 
 HERE: dict[str, Any] = {"num_workers": 0, "progress": False}
-THERE: dict[str, Any] = {"num_workers": 2, "progress": False}
+THERE: dict[str, Any] = {"launcher": Local(2), "progress": False}
 BOTH = pytest.mark.parametrize("where", [HERE, THERE], ids=["here", "workers"])
 IMAGE = np.arange(12 * 10, dtype=np.uint16).reshape(12, 10)
 
@@ -405,13 +405,14 @@ class TestResults:
         assert 4 <= len(list(tmp_path.glob("block*"))) < 100_000
         assert not list(Path(tempfile.gettempdir()).glob(f"blockflow-*/*-{os.getpid()}-*"))
 
-    @pytest.mark.parametrize("workers", ["2", "None"])
+    @pytest.mark.parametrize("workers", ["launcher=blockflow.Local(2)", "num_workers=None"])
     @pytest.mark.parametrize("ending", ["break", "raise KeyError", "sys.exit()"])
     def test_nothing_goes_on_when_somebody_leaves(self, workers: str, ending: str, tmp_path: Path) -> None:
         script = textwrap.dedent(
             f"""
             import os, sys, threading, time
             import numpy as np
+            import blockflow
             from blockflow.ops import iter_blocks
 
             def work(block):
@@ -419,7 +420,7 @@ class TestResults:
                 return block
 
             os.sched_getaffinity = lambda pid: {{0, 1}}
-            results = iter_blocks(work, np.arange(1000), grid=2, num_workers={workers}, progress=False)
+            results = iter_blocks(work, np.arange(1000), grid=2, {workers}, progress=False)
             try:
                 for block, result in results:
                     if block.index == 5:
@@ -429,7 +430,7 @@ class TestResults:
                 pass
             """
         )
-        mark = f"blockflow-leaving-{os.getpid()}-{workers}-{ending.split()[0]}"
+        mark = f"blockflow-leaving-{os.getpid()}-{workers[0]}-{ending.split()[0]}"
         done = subprocess.run(
             [sys.executable, "-c", script],
             cwd=tmp_path,

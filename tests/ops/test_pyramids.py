@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from blockflow import Roi
+from blockflow import Local, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
 from blockflow.errors import ArrayError, GeometryError, PlanError
 from blockflow.ops import downsample
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HERE: dict[str, Any] = {"num_workers": 0, "progress": False}
-THERE: dict[str, Any] = {"num_workers": 2, "progress": False}
+THERE: dict[str, Any] = {"launcher": Local(2), "progress": False}
 
 
 def by_hand(image: Any, factors: Any, method: str) -> Any:
