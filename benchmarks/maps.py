@@ -27,7 +27,6 @@ BLOCKS = 20_000
 SPIN = np.ones((64, 64))
 HERE: dict[str, Any] = {"num_workers": 0, "progress": False}
 WORKERS: dict[str, Any] = {"num_workers": 2, "progress": False}
-EITHER: dict[str, Any] = {"progress": False}
 
 
 def mask_of(edge: int) -> Any:
@@ -71,7 +70,7 @@ def cases(edge: int) -> dict[str, Callable[[], Any]]:
             map_blocks, functools.partial(busy, seconds=seconds / 64), whole, grid=16, **where
         )
         for seconds in (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
-        for name, where in (("here", HERE), ("as it likes", EITHER))
+        for name, where in (("here", HERE), ("num_workers=2", WORKERS))
     }
     return several | {
         f"{BLOCKS} empty blocks, engine alone": engine,
