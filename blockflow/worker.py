@@ -2,9 +2,9 @@
 
 Started once per run as ``python -m blockflow.worker``. That process imports what every worker needs and then makes
 one worker after another by forking, each in a millisecond instead of a new interpreter's fifty, with shared memory.
-It runs no user code and opens no connection, so that forking is safe. What a worker has to do arrives
-on standard input, from the process that started it, never over the network. This module imports only what a worker
-needs: start-up time is paid for in every run.
+It runs no user code and opens no connection, so that forking is safe. What a worker has to do arrives on standard
+input, from the process that started it, never over the network. This module imports only what a worker needs: start-up
+time is paid for in every run.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def write_voxels(data: Any, key: tuple[slice, ...], values: NDArray[Any]) -> Non
 
 
 def _compares_chunks(data: Any) -> bool:
-    """Whether zarr looks for chunks that need not be stored, and can be told not to; it does so in shards as well."""
+    """Whether zarr looks for chunks that need not be stored, and can be told not to; shards are left to it."""
     if not hasattr(data, "with_config") or data.shards is not None or data.dtype.kind not in "biuf":
         return False
     fill = data.fill_value

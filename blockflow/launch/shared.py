@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 __all__ = ["environment_of_threads", "modules_to_import", "processors"]
 
@@ -32,7 +32,7 @@ THREADS = (
 """Where numeric libraries look up how many threads they may take."""
 
 
-def modules_to_import(functions: Iterable[Any], packed: Iterable[bytes]) -> list[str]:
+def modules_to_import(functions: Iterable[Any], packed: Collection[bytes]) -> list[str]:
     """Those of `MODULES` that workers will import anyhow, as ``name=file``.
 
     On Linux only: elsewhere libraries of the system do not survive a fork.
@@ -70,7 +70,7 @@ def _home(function: Any) -> ModuleType | None:
     """The module in which a function is defined."""
     while isinstance(function, functools.partial):
         function = function.func
-    return sys.modules.get(getattr(function, "__module__", None) or "")
+    return sys.modules.get(str(getattr(function, "__module__", "")))
 
 
 def _refers(home: ModuleType, name: str) -> bool:

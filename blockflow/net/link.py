@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
+from blockflow.net.alarm import Alarm
 from blockflow.net.connection_file import INVITATION, Connection, keep_connection, read_connection
 from blockflow.net.dial import dial
 from blockflow.net.signals import HEARD, IN_JOBS, Signals
@@ -85,10 +86,9 @@ class Link:
         self._closed = False
         self._current: dict[tuple[int, int], tuple[Given, float]] = {}
         """By lease and position: blocks that the user's code is at work on, oldest first, and since when."""
-        self._armed: float | None = None
-        """When a thread that needs no lock ends this process."""
+        self._alarm = Alarm()
         self._lease_end: float | None = None
-        """When it does so because of the lease, as far as the second thread knew when it last looked."""
+        """When it rings because of the lease, as far as the second thread knew when it last looked."""
         self._ending = Ending()
         self._grace: Callable[[], float] | None = None
         self._signals: Signals | None = None
@@ -171,7 +171,7 @@ class Link:
                     self._current[given.lease.number, given.position] = given, now
                     self._flush()
                     if self._session.timeout_of(given) is not None:
-                        self._arm(now)
+                        self._set_alarm(now)
                     break
                 if self._session.finished or self._closed or self._over:
                     return None
@@ -197,7 +197,7 @@ class Link:
             self._current.pop((given.lease.number, given.position), None)
             now = _now()
             if self._session.timeout_of(given) is not None:
-                self._arm(now)
+                self._set_alarm(now)
             self._ending.measured(seconds)
             self._session.block_done(given, failure, seconds, now, asks=asks)
             self._flush()
@@ -210,7 +210,7 @@ class Link:
             self._closed = True
             self._session.goodbye(reason, _now())
             self._flush()
-            self._disarm()
+            self._alarm.set(None, _now())
             pipe = self._pipe
             if pipe is not None:
                 pipe.part(PART_SECONDS)
@@ -271,7 +271,7 @@ class Link:
                 self._receive()
                 self._notice_silence(now)
                 self._lease_end = self._end_of_lease()
-                self._arm(now)
+                self._set_alarm(now)
                 self._end_in_time(now)
                 if self._pipe is not None and now >= next_heartbeat:
                     self._session.heartbeat(now)
@@ -327,26 +327,11 @@ class Link:
             due.append(now + max(0.01, min(timeout / 10, 1.0)))
         return max(0.0, min(due) - now)
 
-    def _arm(self, now: float) -> None:
-        """Have this process ended even if C code keeps Python's lock, so that the second thread cannot run.
-
-        A thread that needs no lock dumps all stacks and ends the process, later than the second thread would.
-        """
+    def _set_alarm(self, now: float) -> None:
+        """Have this process ended even if C code keeps Python's lock; later than the second thread would."""
         limits = [(began, self._session.timeout_of(given)) for given, began in self._current.values()]
         ends = [began + 2 * timeout + 1.0 for began, timeout in limits if timeout is not None]
-        end = min(ends if self._lease_end is None else [*ends, self._lease_end], default=None)
-        if end == self._armed:
-            return
-        if end is None:
-            self._disarm()
-        else:
-            self._armed = end
-            faulthandler.dump_traceback_later(max(0.1, end - now), exit=True, file=sys.__stderr__ or sys.stderr)
-
-    def _disarm(self) -> None:
-        if self._armed is not None:
-            self._armed = None
-            faulthandler.cancel_dump_traceback_later()
+        self._alarm.set(min(ends if self._lease_end is None else [*ends, self._lease_end], default=None), now)
 
     def _end_of_lease(self) -> float | None:
         """When this process has to be gone if the second thread does not run until then; None if it may live on."""
