@@ -60,6 +60,13 @@ class Figure:
     """Called with the measurements of these runs in one round of one contender."""
     compared: bool = True
     """Whether a ratio means something."""
+    of_others: tuple[str, ...] = ()
+    """The runs that it is computed from for the others, where they have no such runs."""
+
+    @property
+    def their_labels(self) -> tuple[str, ...]:
+        """The runs of another contender that it is computed from."""
+        return self.of_others or self.labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ def values(record: Record, contender: str, figure: Figure) -> Values | None:
             for taken in record.taken
             if (taken.contender, taken.label) == (contender, label) and not taken.measured.failure
         ]
-        for label in figure.labels
+        for label in (figure.labels if contender == OURS else figure.their_labels)
     ]
     if not all(good):
         return None
