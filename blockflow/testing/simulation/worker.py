@@ -130,7 +130,8 @@ class Worker:
         if interrupted is not None and self.execution is interrupted:
             self.cluster.judge.goes_on(interrupted)
             self._block_ends += self.cluster.agenda.now
-            self._set_block_timer()
+            if not self.ending:  # the first thing that it noticed may be that the block has taken too long
+                self._set_block_timer()
         for thing in deferred:
             if self.alive:
                 thing()
