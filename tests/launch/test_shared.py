@@ -57,7 +57,7 @@ def test_what_the_module_of_a_function_has_imported_is_needed(
 
 def test_what_is_packed_with_a_function_is_needed() -> None:
     assert modules_to_import([], [b"...", b"...scipy.ndimage._filters...zarr.core"]) == [ZARR, NDIMAGE]
-    assert modules_to_import([], [b"...zar...", b""]) == []
+    assert modules_to_import([], [b"...zap...", b""]) == []
 
 
 def test_what_this_process_has_not_imported_is_left_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
