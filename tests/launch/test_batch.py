@@ -10,7 +10,7 @@ import pytest
 
 from blockflow import Slurm
 from blockflow.errors import RunError
-from blockflow.launch import batch
+from blockflow.launch import batch, submitter
 from blockflow.launch.base import JobEnd, Order, Standing
 from blockflow.launch.batch import BatchFleet
 from blockflow.launch.handover import read_handover
@@ -101,8 +101,9 @@ def queue() -> Queue:
 def fleet(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchFleet]:
     """A fleet that is in a hurry; nothing is left in the queue, or of its files."""
     monkeypatch.setattr(batch, "GATHER_SECONDS", 0.15)  # far longer than it takes to give orders
-    for name in ("FIRST_LOOK", "ENDING_LOOK", "FIRST_RETRY", "CALL_OFF_SECONDS"):
+    for name in ("FIRST_LOOK", "ENDING_LOOK", "CALL_OFF_SECONDS"):
         monkeypatch.setattr(batch, name, 0.01)
+    monkeypatch.setattr(submitter, "FIRST_RETRY", 0.01)
     made = BatchFleet(queue, directory=tmp_path, run="r")
     yield made
     queue.silent.clear()
@@ -175,7 +176,7 @@ def test_tasks_and_launchers_are_submitted_apart(fleet: BatchFleet, queue: Queue
 def test_no_array_is_larger_than_clusters_take(fleet: BatchFleet, queue: Queue) -> None:
     start(fleet, 2500)
     submitted(queue, 2500)
-    assert max(each.count for each in queue.submissions) <= batch.MOST_IN_ARRAY
+    assert max(each.count for each in queue.submissions) <= submitter.MOST_IN_ARRAY
 
 
 def test_without_arrays_each_worker_is_submitted_alone(fleet: BatchFleet, queue: Queue) -> None:
