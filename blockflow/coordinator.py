@@ -30,7 +30,7 @@ from blockflow.net.connection_file import close_connection
 from blockflow.net.listen import listen
 from blockflow.net.server import Peer, WorkerServer
 from blockflow.outbox import Outbox
-from blockflow.place import COORDINATOR_THREAD, is_dead, is_stopped, kill, this_place
+from blockflow.place import COORDINATOR_THREAD, is_dead, is_stopped, is_worker, kill, this_place
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.switchboard import Close, Send
@@ -143,6 +143,7 @@ class Coordinator:
         self._peers: dict[int, Peer] = {}
         self._connections = count()
         self._wake = asyncio.Event()
+        self._began = time.monotonic()
         self._next_turn = 0.0
         """When the loop looks around next, unless it is woken before."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -439,10 +440,18 @@ class Coordinator:
                 aside.close()
 
     def _look_for_absent(self, now: float) -> None:
-        """Workers of an earlier life that have died need not be waited for."""
+        """Workers of an earlier life that have died need not be waited for.
+
+        One that lives and has not come back within a lease has no time for it: C code holds Python's lock there, and
+        would go on while others have its blocks.
+        """
         for known in self._scheduler.absent:
-            if known.host == self._place and is_dead(known.pid):
+            if known.host != self._place:
+                continue
+            if is_dead(known.pid):
                 self._handle(ev.WorkerLeft(worker=known.worker, crashed=True), now)
+            elif now > self._began + self._scheduler.lease_seconds and is_worker(known.pid, self._run):
+                kill(known.pid)
 
     def _renew_watched(self, now: float) -> None:
         """Workers on this machine keep their blocks as long as they live, even if they have no time to say so.

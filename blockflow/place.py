@@ -43,6 +43,16 @@ def is_stopped(pid: int) -> bool:
     return _state(pid) in ("T", "t")
 
 
+def is_worker(pid: int, run: str) -> bool:
+    """Whether a process of this place looks like a worker of a run: numbers of processes are given again.
+
+    Args:
+        pid: Its number.
+        run: Id of the run, which scripts are told in their environment.
+    """
+    return b"blockflow.worker" in _read(pid, "cmdline") or run.encode() in _read(pid, "environ")
+
+
 def kill(pid: int) -> None:
     """End a process of this place at once."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -50,8 +60,12 @@ def kill(pid: int) -> None:
 
 
 def _state(pid: int) -> str:
+    return _read(pid, "stat").rpartition(b")")[2][1:2].decode()
+
+
+def _read(pid: int, name: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0]
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
     except OSError:  # it is gone, or this system has no such files
-        return ""
+        return b""

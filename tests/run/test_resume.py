@@ -226,6 +226,32 @@ def test_logs_of_every_life_stay(tmp_path: Path) -> None:
     assert said == Counter(f"block {index}" for _, index in told(tmp_path))
 
 
+def test_a_worker_that_cannot_come_back_is_ended_before_others_get_its_block(tmp_path: Path) -> None:
+    """C code keeps Python's lock there, so it notices neither that its driver was killed nor that its lease is over."""
+    text = """
+        def work(block):
+            if block.index == 0 and block.attempt < 2**41:
+                with open("first.draft", "w") as file:
+                    file.write(str(os.getpid()))
+                os.rename("first.draft", "first")
+                ctypes.PyDLL(None).sleep(600)
+            if block.index == 0:
+                with open("second", "w") as file:
+                    file.write(str(is_dead(int(open("first").read()))))
+
+        import ctypes
+        from blockflow.place import is_dead
+        assert run_blockwise([line(work, 2, num_workers=2)], **options, lease_seconds=1.5)
+        """
+    script = Script(tmp_path, text)
+    wait_for((tmp_path / "first").exists)
+    script.process.kill()
+    script.process.wait()
+    script.start()
+    script.ends()
+    assert (tmp_path / "second").read_text() == "True"
+
+
 def test_logs_of_an_orderly_life_stay_too(tmp_path: Path) -> None:
     for life in (1, 2):
 
