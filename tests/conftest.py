@@ -1,4 +1,4 @@
-"""What all tests have in common: how many random examples they try, and that none changes where others log.
+"""What all tests have in common: how many random examples they try, that none changes where others log, and Ctrl-C.
 
 ``dev`` (the default) looks for new examples in each run and remembers failures; ``ci`` always tries the same ones,
 so that a red build is the fault of the change. Choose with the environment variable ``HYPOTHESIS_PROFILE``.
@@ -7,6 +7,7 @@ so that a red build is the fault of the change. Choose with the environment vari
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=75, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+# Shells start what runs in the background without Ctrl-C, and so would be everything that tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")
