@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blockflow.errors import ConnectionFileError, RunError
-from blockflow.logging import get_log_basedir
+from blockflow.errors import RunError
+from blockflow.logging import check_log_folders, get_log_basedir
 from blockflow.plan.launcher import has_local
+from blockflow.trusted_files import READABLE, open_folder
 
 if TYPE_CHECKING:
     import socket
@@ -133,6 +134,8 @@ def _coordinator(
 
     run = os.urandom(8).hex() if ledger is None else ledger.run_id
     logs = get_log_basedir() if ledger is None else ledger.logs
+    if logs is not None:
+        check_log_folders(logs, [task.task_id for task in scheduler.plan.tasks])
     functions = functions or [pack_functions(task.task) for task in scheduler.plan.tasks]
     crew = Crew(scheduler.plan, launcher, functions, logs=logs, adds_logs=ledger is not None)
     crew.load()  # now, because nobody waits yet
@@ -329,10 +332,9 @@ def _private_directory() -> Path:
 
     logs = get_log_basedir()
     if logs is not None:
-        try:
-            return private_directory(logs / ".runs")
-        except ConnectionFileError:
-            pass  # a file system without modes, as Windows shares are
+        with open_folder(logs, make=READABLE) as folder:
+            if folder.keeps_modes:  # shares of Windows do not
+                return private_directory(logs / ".runs")
     import tempfile
 
     return private_directory(Path(tempfile.gettempdir()) / f"blockflow-{os.getuid()}")

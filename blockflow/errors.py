@@ -17,6 +17,7 @@
     ├── RunError (RuntimeError)
     │   ├── BlockError                  blocks failed in worker processes, and their own exception could not be sent
     │   ├── NotShippableError (TypeError)   a function that cannot be sent to a worker process
+    │   ├── UntrustedFileError (PermissionError)    another user could have made or changed a file of the run
     │   ├── ConnectionFileError         no usable connection file: absent, readable by others, damaged
     │   ├── UnreachableError (ConnectionError)  nobody answers at the address, or not with this run's key
     │   └── LedgerError                 what happened to the blocks cannot be read or recorded
@@ -94,6 +95,10 @@ class BlockError(RunError):
 
 class NotShippableError(RunError, TypeError):
     """A function cannot be sent to a worker process."""
+
+
+class UntrustedFileError(RunError, PermissionError):
+    """Another user could have made or changed a file or folder of a run; nothing of it was read or changed."""
 
 
 class ConnectionFileError(RunError):

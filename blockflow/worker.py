@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from warnings import catch_warnings, simplefilter
 
 from blockflow.errors import BlockflowError
+from blockflow.logging import open_log
 from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
 from blockflow.plan.block import BlockStatus
@@ -115,8 +116,11 @@ def _take_over(payload: dict[str, Any]) -> None:
     log = payload["log"]
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         if log is not None:
-            how = os.O_APPEND if payload["adds"] else os.O_TRUNC
-            file = os.open(log + suffix, os.O_WRONLY | os.O_CREAT | how, 0o644)
+            try:
+                file = open_log(log + suffix, adds=payload["adds"])
+            except OSError as error:  # that costs the log, and not the blocks
+                sys.stderr.write(f"blockflow: no log is written, what the worker prints appears here: {error}\n")
+                continue
             os.dup2(file, descriptor)
             os.close(file)
     for stream in (sys.stdout, sys.stderr):

@@ -24,6 +24,7 @@ from blockflow.launch.queue import ENDED, Phase, Seen, Silence
 from blockflow.launch.records import JobRecords
 from blockflow.launch.roster import Roster
 from blockflow.launch.submitter import Submitter
+from blockflow.trusted_files import open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -301,8 +302,10 @@ class BatchFleet:
             if self._submitter.arrays:
                 time.sleep(ENDING_LOOK)
         if not self._submitter.arrays:
-            for left in self._directory.glob(f"{self._run}.{self._system.name.lower()}-*"):
-                left.unlink(missing_ok=True)  # by an earlier life
+            with contextlib.suppress(FileNotFoundError), open_folder(self._directory, private=True) as folder:
+                for name in folder.names():
+                    if name.startswith(f"{self._run}.{self._system.name.lower()}-"):
+                        folder.remove(name)  # of an earlier life
         else:
             _LOGGER.warning(
                 "%s jobs %s could not be ended; their workers end by themselves when they notice that the run is "

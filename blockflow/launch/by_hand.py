@@ -19,6 +19,7 @@ from blockflow.launch.queue import Silence, worker_words
 from blockflow.launch.records import CANCELLED_SUFFIX, JOBS_SUFFIX, read_records
 from blockflow.net.connection_file import read_connection
 from blockflow.net.dial import dial
+from blockflow.trusted_files import folder_of
 from blockflow.wire.framing import frame
 from blockflow.wire.messages import PROTOCOL, Scale, Scaled, decode_from_driver, encode
 
@@ -63,7 +64,15 @@ def find_run(place: Path, suffix: str) -> Path:
     else:
         run = place.name.partition(".")[0]
         found = [file for below in _PLACES if (file := place.parent / below / f"{run}{suffix}").is_file()]
-    live = [file for file in found if not _is_over(file)]
+    live, refused = [], None
+    for file in found:
+        try:
+            if not _is_over(file):
+                live.append(file)
+        except ConnectionFileError as error:
+            refused = error
+    if not live and refused is not None:
+        raise refused
     if not live:
         over = f"; {', '.join(file.stem for file in found)} is over" if found else ""
         raise ConnectionFileError(
@@ -170,7 +179,9 @@ def cancel_run(place: Path) -> list[str]:
     """
     path = find_run(place, JOBS_SUFFIX)
     recorded = read_records(path)
-    path.with_suffix(CANCELLED_SUFFIX).touch(mode=0o600)  # before its jobs end, or the driver would replace them
+    folder, _ = folder_of(path, private=True)
+    with folder:
+        folder.write(path.with_suffix(CANCELLED_SUFFIX).name, b"")  # before its jobs end, or they would be replaced
     said = [f"run {recorded.run} ends as soon as its driver on {recorded.host} (process {recorded.pid}) looks"]
     for name in sorted({system for system, _ in recorded.jobs}):
         jobs = [job for system, job in recorded.jobs if system == name]
@@ -183,10 +194,11 @@ def cancel_run(place: Path) -> list[str]:
 
 
 def _is_over(file: Path) -> bool:
-    """Whether a run has ended, and has left nothing."""
+    """Whether a run has ended, and has left nothing.
+
+    Raises:
+        ConnectionFileError: The file is damaged, or another user could have written it.
+    """
     if file.name.endswith(JOBS_SUFFIX):
         return not read_records(file).jobs
-    try:
-        return read_connection(str(file)).finished
-    except ConnectionFileError:
-        return True
+    return read_connection(str(file)).finished

@@ -21,6 +21,7 @@ from blockflow.launch.handover import write_handover
 from blockflow.launch.interpreter import path_of_package
 from blockflow.launch.launchers import Command
 from blockflow.launch.queue import worker_words
+from blockflow.trusted_files import appended, remove_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,13 +89,13 @@ class CommandFleet:
         if path is not None:
             worker = ["env", f"PYTHONPATH={path}", *worker]
         words = command_words(launcher.command, worker)
-        with open(f"{order.payload['job_log']}-{order.process}.log", "ab") as log:
+        with appended(f"{order.payload['job_log']}-{order.process}.log") as log:
             try:
                 process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
             except OSError as error:
-                handover.unlink()
+                remove_file(handover)
                 raise RunError(f"the command {launcher.command!r} cannot be run: {error}") from error
         self._processes[order.process] = process
         self._handovers[order.process] = handover
@@ -107,7 +108,7 @@ class CommandFleet:
             code = process.poll()
             if code is not None:
                 del self._processes[number], self._tasks[number]
-                self._handovers.pop(number).unlink(missing_ok=True)
+                remove_file(self._handovers.pop(number))
                 # What ran elsewhere may outlive the command that started it.
                 ended.append(JobEnd(process=number, code=code, how=f"ended with code {code}", certain=False))
         return ended

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from blockflow.launch.local import Exit
 from blockflow.launch.payload import payload_for, payload_for_job
 from blockflow.launch.shared import modules_to_import
+from blockflow.logging import make_log_folder
 from blockflow.net.context import Context
 from blockflow.plan.launcher import has_local
 from blockflow.state.events import ProcessEnded
+from blockflow.trusted_files import remove_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,8 +108,8 @@ class Crew:
         """Start a process for a task."""
         self._tasks[process] = task
         log = self._log(process)
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
+        if self._logs is not None:
+            make_log_folder(self._logs, self._plan.tasks[task].task_id)
         planned = self._plan.tasks[task].task
         payload = payload_for(planned, self.context(process, task), log, adds=self._adds_logs)
         sources = self._sources[task]
@@ -191,7 +193,7 @@ class Crew:
         """End all processes; `grace` seconds lie between asking and killing."""
         self.dismiss()
         for file in self._task_files:
-            file.unlink(missing_ok=True)
+            remove_file(file)
         self._launcher.stop(grace=grace)
         for fleet in self._fleets.values():
             fleet.stop(grace=grace)

@@ -22,6 +22,7 @@ from blockflow.launch.interpreter import environment_with_package
 from blockflow.launch.launchers import Dask
 from blockflow.launch.queue import worker_words
 from blockflow.net.context import Context
+from blockflow.trusted_files import open_folder, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +65,8 @@ def _moved(payload: dict[str, Any], connection: str, here: Path) -> dict[str, An
     """What a worker is told, on a machine that may not see the driver's files."""
     context = Context.from_text(payload["environment"][Context.ENV_VARIABLE])
     file = here / Path(context["connection"]).name
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as opened:
-        opened.write(connection)
+    with open_folder(here, private=True) as folder:
+        folder.write(file.name, connection.encode())
     context["connection"] = file
     log, directory = payload["log"], payload["directory"]
     return {
@@ -106,7 +106,7 @@ class DaskFleet:
         self._futures[order.process] = client.submit(
             run_worker,
             order.payload,
-            self._connection.read_text(),
+            read_file(self._connection, private=True).decode(),
             self._gone,
             key=f"blockflow-{self._run}-{order.process}",
             pure=False,

@@ -6,13 +6,18 @@ it holds the user's code; nothing of it is on a command line or in an environmen
 
 from __future__ import annotations
 
-import os
 import pickle
+import sys
 from typing import TYPE_CHECKING, Any
+
+from blockflow.trusted_files import folder_of, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+STDIN = "/dev/stdin"
+"""Instead of a file: what the process that starts the worker writes to its standard input."""
 
 
 def write_handover(path: Path, payloads: Sequence[dict[str, Any]]) -> None:
@@ -22,12 +27,9 @@ def write_handover(path: Path, payloads: Sequence[dict[str, Any]]) -> None:
         path: A file in a private directory.
         payloads: What each is told; all have the same keys.
     """
-    packed = pack_handover(payloads)
-    draft = path.with_name(f".{path.name}.draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(packed)
-    draft.replace(path)
+    folder, name = folder_of(path, private=True)
+    with folder:
+        folder.write(name, pack_handover(payloads))
 
 
 def pack_handover(payloads: Sequence[dict[str, Any]]) -> bytes:
@@ -41,10 +43,17 @@ def pack_handover(payloads: Sequence[dict[str, Any]]) -> bytes:
 def read_handover(path: str, index: int) -> dict[str, Any]:
     """What the worker with an index is told.
 
+    Args:
+        path: The file; ``/dev/stdin`` for what the process that started this one says.
+        index: Of the worker.
+
     Raises:
+        UntrustedFileError: Another user could have written the file, or could read it; nothing of it was loaded.
         OSError: The file cannot be read.
         IndexError: It says nothing about this index.
     """
-    with open(path, "rb") as file:
-        common, differing = pickle.load(file)
+    if path == STDIN:
+        common, differing = pickle.load(sys.stdin.buffer)
+    else:
+        common, differing = pickle.loads(read_file(path, private=True))
     return {**common, **differing[index]}

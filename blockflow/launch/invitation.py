@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from blockflow.errors import ConnectionFileError
 from blockflow.launch.by_hand import find_run, find_task, wait_for_workers, work_by_hand
-from blockflow.launch.handover import pack_handover, read_handover
+from blockflow.launch.handover import STDIN, pack_handover, read_handover
 from blockflow.launch.interpreter import environment_with_package
 from blockflow.launch.queue import worker_words
 from blockflow.net.connection_file import INVITATION
 from blockflow.net.context import Context
+from blockflow.trusted_files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ def invite(place: Path, task: str | None, *, script: bool = False) -> str:
     payload = read_handover(str(find_task(connection, task)), 0)
     told = Context.from_text(payload.pop("environment")[Context.ENV_VARIABLE])
     context = Context(task_id=told["task_id"], hostname=told["hostname"], port=told["port"])
-    context[INVITATION] = connection.read_text()
+    context[INVITATION] = read_file(connection, private=True).decode()
     if not script:
         context[_WORK] = base64.b85encode(zlib.compress(pickle.dumps(payload))).decode()
     text = context.to_env()
@@ -87,7 +88,7 @@ def work_as_invited(task: str | None, count: int, environment: Mapping[str, str]
     if connection is not None:  # that of a worker, which sees the files
         return work_by_hand(Path(connection), context.get("task_id"), count)
     handover = pack_handover([_work(context)])
-    words = [*worker_words(sys.executable, "/dev/stdin"), "0"]
+    words = [*worker_words(sys.executable, STDIN), "0"]
     workers = []
     for _ in range(count):
         worker = subprocess.Popen(words, stdin=subprocess.PIPE, env=environment_with_package())

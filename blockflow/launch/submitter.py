@@ -16,6 +16,7 @@ from blockflow.errors import BlockflowError, RunError
 from blockflow.launch.handover import write_handover
 from blockflow.launch.launchers import Batch
 from blockflow.launch.queue import Full, Silence, Submission
+from blockflow.trusted_files import remove_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,7 +140,7 @@ class Submitter:
         array.processes.discard(process)
         if not array.processes:
             self._records.over(self._system.name, job)
-            array.handover.unlink(missing_ok=True)
+            remove_file(array.handover)
             del self.arrays[job]
 
     def _put_off(self, why: str) -> None:
@@ -180,7 +181,7 @@ class Submitter:
         try:
             job = self._system.submit(submission)
         except BlockflowError:
-            handover.unlink(missing_ok=True)
+            remove_file(handover)
             raise
         self._records.submitted(self._system.name, job, task=order.task, count=len(workers))
         self.arrays[job] = JobArray(handover, {worker.order.process for worker in workers})

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
-from blockflow.errors import ConnectionFileError
+from blockflow.errors import ConnectionFileError, UntrustedFileError
+from blockflow.trusted_files import DRAFT, PRIVATE, folder_of, open_folder, read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from blockflow.trusted_files import Folder
 
 VERSION = 1
 
@@ -33,7 +35,6 @@ _KEPT_SECONDS = 7 * 24 * 3600
 
 _SUFFIX = ".connection"
 _SOCKET = ".socket"
-_DRAFT = ".draft"
 
 _LONGEST_LINE = 64 * 1024
 """Bytes; of a longer line, which is none of ours, no more is read."""
@@ -73,18 +74,18 @@ class Connection:
 
 
 def private_directory(directory: Path) -> Path:
-    """A directory that only this user can read; made if it is not there.
+    """Return a directory that only this user can read; it is made if it is not there.
 
     Raises:
-        ConnectionFileError: Somebody else could read it, or it cannot be made.
+        ConnectionFileError: Somebody else could read it or change it, or it cannot be made.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        directory.chmod(0o700)
-        _check_private(str(directory))
+        with open_folder(directory, make=PRIVATE, private=True):
+            return directory
+    except UntrustedFileError as error:
+        raise ConnectionFileError(str(error)) from error
     except OSError as error:
         raise ConnectionFileError(f"no private directory can be made at {directory}: {error}") from error
-    return directory
 
 
 def socket_name(run: str) -> str:
@@ -113,47 +114,59 @@ def write_connection(
     """
     path = directory.resolve() / f"{run}{_SUFFIX}"
     first = msgspec.json.encode(_FirstLine(VERSION, run, addresses, resumable, socket)).decode()
-    draft = directory / f".{run}.{os.getpid()}{_DRAFT}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(f"{first}\n{pem}")
-    draft.replace(path)
+    with open_folder(directory, private=True) as folder:
+        folder.write(path.name, f"{first}\n{pem}".encode())
     return Connection(
         run=run, addresses=addresses, path=str(path), resumable=resumable, socket=_beside(str(path), socket)
     )
 
 
-def remove_remains(directory: Path, run: str) -> None:
+def remove_remains(folder: Folder, run: str) -> None:
     """Remove what drivers of a run have left that were killed; to be called by the one that has taken it over.
 
     Their sockets are of no use, and a draft may hold a key.
+
+    Args:
+        folder: The directory of the connection file.
+        run: Id of the run.
     """
-    for pattern in (f"{run}.*{_SOCKET}", f".{run}.*{_DRAFT}"):
-        for file in directory.glob(pattern):
-            file.unlink(missing_ok=True)
+    for name in folder.names():
+        socket = name.startswith(f"{run}.") and name.endswith(_SOCKET)
+        if socket or (name.startswith(f".{run}.") and name.endswith(DRAFT)):
+            folder.remove(name)
 
 
 def close_connection(connection: Connection) -> None:
     """Say that a run is over, and forget its key; also removes what runs of long ago have left."""
     from pathlib import Path
 
-    directory = Path(connection.path).parent
-    if connection.socket:
-        Path(connection.socket).unlink(missing_ok=True)
-    with contextlib.suppress(ConnectionFileError):
-        if read_connection(connection.path) != connection:
-            return  # another driver has taken over the run, and listens elsewhere
     try:
-        write_connection(directory, connection.run, (), "")
-    except OSError:  # the disk is full, or the directory is gone: then at least the key goes
-        Path(connection.path).unlink(missing_ok=True)
-    for file in directory.glob(f"*{_SUFFIX}"):
+        folder, name = folder_of(connection.path, private=True)
+    except OSError:
+        return  # the directory is gone, and the key with it
+    with folder, contextlib.suppress(OSError):
+        if connection.socket:
+            folder.remove(os.path.basename(connection.socket))
+        with contextlib.suppress(ConnectionFileError):
+            if read_connection(connection.path) != connection:
+                return  # another driver has taken over the run, and listens elsewhere
         try:
-            if time.time() - file.stat().st_mtime > _KEPT_SECONDS and read_connection(str(file)).finished:
-                file.unlink()
-        except (OSError, ConnectionFileError):
-            continue  # somebody else removes it as well, or it is not ours to judge
+            write_connection(Path(folder.path), connection.run, (), "")
+        except OSError:  # the disk is full: then at least the key goes
+            folder.remove(name)
+        _remove_old(folder)
+
+
+def _remove_old(folder: Folder) -> None:
+    """Remove the files of runs that ended long ago."""
+    for name in folder.names():
+        if not name.endswith(_SUFFIX):
+            continue
+        with contextlib.suppress(OSError, ConnectionFileError):  # another process removes it too, or it is not ours
+            status = folder.status(name)
+            old = status is not None and time.time() - status.st_mtime > _KEPT_SECONDS
+            if old and read_connection(os.path.join(folder.path, name)).finished:
+                folder.remove(name)
 
 
 def keep_connection(text: str) -> str:
@@ -165,14 +178,14 @@ def keep_connection(text: str) -> str:
         os.write(descriptor, text.encode())
         return path
     import atexit
+    import shutil
     import tempfile
-    from pathlib import Path
 
-    descriptor, path = tempfile.mkstemp(prefix="blockflow-")
-    atexit.register(Path(path).unlink, missing_ok=True)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    return path
+    directory = tempfile.mkdtemp(prefix="blockflow-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    with open_folder(directory, private=True) as folder:
+        folder.write("connection", text.encode())
+    return os.path.join(directory, "connection")
 
 
 def read_connection(path: str) -> Connection:
@@ -182,14 +195,14 @@ def read_connection(path: str) -> Connection:
         ConnectionFileError: The file is missing, is not private, or is not a connection file.
     """
     try:
-        _check_private(path)
-        with open(path, "rb") as file:
-            first = file.readline(_LONGEST_LINE)
+        first = read_file(path, _LONGEST_LINE, private=True).partition(b"\n")[0]
     except FileNotFoundError:
         raise ConnectionFileError(
             f"there is no connection file {path}: this context belongs to a run that is long over or never was, "
             "or the file cannot be seen from this machine"
         ) from None
+    except UntrustedFileError as error:
+        raise ConnectionFileError(f"connection file not used: {error}") from error
     except OSError as error:
         raise ConnectionFileError(f"connection file {path} cannot be read: {error}") from error
     try:
@@ -212,16 +225,3 @@ def read_connection(path: str) -> Connection:
 def _beside(path: str, name: str) -> str:
     """The path of a file in the directory of another one; empty if it has no name."""
     return os.path.join(os.path.dirname(path), name) if name else ""
-
-
-def _check_private(path: str) -> None:
-    status = os.stat(path)
-    if os.name != "posix":
-        return
-    if status.st_uid != os.getuid():
-        raise ConnectionFileError(f"{path} belongs to user {status.st_uid}, not to you ({os.getuid()})")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise ConnectionFileError(
-            f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}); whoever reads it can take part "
-            "in the run. Use a directory on a file system that keeps modes, and chmod it to 0700"
-        )

@@ -6,12 +6,12 @@ connect could also read the key. On the network it listens with TLS, and both si
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING, TypeAlias
 
 from blockflow.errors import ConnectionFileError, UnreachableError
 from blockflow.net.pipe import Pipe
+from blockflow.trusted_files import folder_of, path_of_descriptor
 
 if TYPE_CHECKING:
     import ssl
@@ -42,11 +42,9 @@ def _dial_here(connection: Connection) -> Pipe:
     stream.settimeout(CONNECT_SECONDS)
     try:
         # By way of the directory, because the path of a socket must be short.
-        directory = os.open(os.path.dirname(connection.socket), os.O_PATH)
-        try:
-            stream.connect(f"/proc/self/fd/{directory}/{os.path.basename(connection.socket)}")
-        finally:
-            os.close(directory)
+        folder, name = folder_of(connection.socket, private=True)
+        with folder:
+            stream.connect(f"{path_of_descriptor(folder.descriptor)}/{name}")
     except OSError as error:
         stream.close()
         gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import errno
 import os
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from blockflow.net.addresses import Endpoint
 from blockflow.net.connection_file import remove_remains, socket_name, write_connection
+from blockflow.trusted_files import open_folder, path_of_descriptor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from blockflow.net.connection_file import Connection
+    from blockflow.trusted_files import Folder
 
 BACKLOG = 512
 """Connections that may wait to be accepted."""
@@ -36,15 +37,16 @@ def listen(
     Raises:
         OSError: There is no way to listen.
     """
-    remove_remains(directory, run)
-    if listening is None:
-        name = socket_name(run)
-        try:
-            here = bind_here(str(directory), name)
-        except OSError:
-            listening = bind("127.0.0.1", 0)  # a file system or a machine without such sockets
-        else:
-            return here, write_connection(directory, run, (), "", resumable=resumable, socket=name)
+    with open_folder(directory, private=True) as folder:
+        remove_remains(folder, run)
+        if listening is None:
+            name = socket_name(run)
+            try:
+                here = bind_here(folder, name)
+            except OSError:
+                listening = bind("127.0.0.1", 0)  # a file system or a machine without such sockets
+            else:
+                return here, write_connection(directory, run, (), "", resumable=resumable, socket=name)
     from blockflow.net.tls import make_certificate
 
     addresses = (endpoint or Endpoint("127.0.0.1")).addresses(int(listening.getsockname()[1]))
@@ -52,8 +54,8 @@ def listen(
     return listening, write_connection(directory, run, addresses, pem, resumable=resumable)
 
 
-def bind_here(directory: str, name: str) -> socket.socket:
-    """A listening socket in a directory.
+def bind_here(folder: Folder, name: str) -> socket.socket:
+    """A listening socket in a private directory.
 
     Raises:
         OSError: The file system has no sockets, or this system has none.
@@ -62,13 +64,8 @@ def bind_here(directory: str, name: str) -> socket.socket:
         raise OSError("this system has no short paths to sockets")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        folder = os.open(directory, os.O_PATH)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
-            listening.bind(f"/proc/self/fd/{folder}/{name}")
-        finally:
-            os.close(folder)
+        folder.remove(name)
+        listening.bind(f"{path_of_descriptor(folder.descriptor)}/{name}")
         listening.listen(BACKLOG)
         listening.setblocking(False)
     except OSError:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import datetime
 import ssl
 
+from blockflow.trusted_files import opened_file, path_of_descriptor
+
 _BACKDATED = datetime.timedelta(minutes=5)
 """Clocks of a cluster's nodes differ."""
 
@@ -78,6 +80,8 @@ def client_context(connection_file: str) -> ssl.SSLContext:
 def _strict(context: ssl.SSLContext, connection_file: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(connection_file)
-    context.load_verify_locations(connection_file)
+    with opened_file(connection_file, private=True) as descriptor:
+        path = path_of_descriptor(descriptor)
+        context.load_cert_chain(path)
+        context.load_verify_locations(path)
     return context

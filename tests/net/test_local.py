@@ -16,6 +16,7 @@ from blockflow.net.connection_file import Connection, private_directory, write_c
 from blockflow.net.dial import dial
 from blockflow.net.link import open_link
 from blockflow.net.listen import bind_here
+from blockflow.trusted_files import open_folder
 
 if TYPE_CHECKING:
     from tests.net.waiting import WaitingRun
@@ -77,7 +78,8 @@ def test_the_socket_goes_with_the_run(tmp_path: Path) -> None:
 
 def test_a_driver_that_is_gone_is_told_from_one_that_never_was_here(tmp_path: Path) -> None:
     directory = private_directory(tmp_path / "runs")
-    listening = bind_here(str(directory), "run.socket")
+    with open_folder(directory, private=True) as folder:
+        listening = bind_here(folder, "run.socket")
     connection = write_connection(directory, "run", (), "", socket="run.socket")
     listening.close()
     with pytest.raises(UnreachableError, match=r"run\.socket.*pass host= to run_blockwise") as gone:
