@@ -143,7 +143,8 @@ def main(reports: int) -> int:
     Args:
         reports: File descriptor of the pipe.
     """
-    for module in ("cloudpickle", "encodings.idna"):  # what every worker needs in a moment, and importing does
+    # What every worker needs in a moment, and importing does.
+    for module in ("cloudpickle", "encodings.idna", "blockflow.shipped"):
         import_module(module)
     orders = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)

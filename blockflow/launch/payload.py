@@ -18,6 +18,7 @@ import cloudpickle
 
 from blockflow.errors import NotShippableError
 from blockflow.launch.interpreter import places_of_modules
+from blockflow.launch.pickler import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def pack_functions(task: Task) -> bytes:
         for module in registered:
             cloudpickle.register_pickle_by_value(module)
         try:
-            return bytes(cloudpickle.dumps(functions))
+            return dumps(functions)
         except Exception as error:
             culprits = [name for each in functions for name in _culprits(each)]
             named = f" because of {', '.join(culprits)}" if culprits else ""
@@ -194,7 +195,7 @@ def _kind(value: Any) -> str:
 
 def _can_be_packed(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value)
+        dumps(value)
     except Exception:
         return False
     return True

@@ -18,9 +18,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cloudpickle
-
 from blockflow.errors import RunError
+from blockflow.launch.pickler import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +68,7 @@ class ResultWriter:
             RunError: The value cannot be pickled, or there is no room for it.
         """
         try:
-            body = cloudpickle.dumps(value, protocol=5)
+            body = dumps(value, sources=False)
         except Exception as error:
             raise RunError(
                 f"what the function returned for block {index} cannot be kept ({type(value).__name__}: {error}); "
@@ -87,7 +86,7 @@ class ResultWriter:
         """Append an exception, if it is the same after a round trip."""
         for kept in (error, _Parts(type(error), error.args, error.__dict__)):
             try:
-                again = as_exception(pickle.loads(cloudpickle.dumps(kept)))
+                again = as_exception(pickle.loads(dumps(kept, sources=False)))
                 if type(again) is type(error) and str(again) == str(error):
                     self.keep(FAILURE, index, attempt, kept)
                     return

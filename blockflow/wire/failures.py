@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 LONGEST_ERROR = 1_000
 """Characters of the one-line description."""
@@ -19,6 +23,12 @@ LONGEST_WHERE = 255
 """Characters of a place in user code; the end of longer ones is kept."""
 
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PYTHON = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = ("site-packages", "dist-packages")
+_GENERATED = ("<frozen ", "<__array_function__ ", "<attrs generated ", "<decorator-gen-")
+"""Names that Python and libraries give to code which has no file."""
+_COMPILED = (".pyx", ".pxd", ".pxi")
+"""Sources of compiled modules, which are named as their authors had them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +40,7 @@ class FailureText:
     traceback: str
     """Python's traceback, without blockflow's own frames."""
     where: str
-    """The innermost line outside blockflow, as ``file:line``; empty if there is none."""
+    """The innermost line of the user's own code, as ``file:line``; empty if there is none."""
 
 
 def describe(error: BaseException) -> FailureText:
@@ -46,15 +56,55 @@ def describe(error: BaseException) -> FailureText:
 
     summary = traceback.TracebackException.from_exception(error)
     frames = [frame for frame in summary.stack if not frame.filename.startswith(_OWN_CODE)]
-    where = ""
     if frames:
         summary.stack = traceback.StackSummary.from_list(frames)
-        where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}"
+    where = _where([(_file_of(frame), line) for frame, line in traceback.walk_tb(error.__traceback__)])
     return FailureText(
         error=_shortened(" ".join(_in_words(error).split()), LONGEST_ERROR, " [...] "),
         traceback=_shortened("".join(summary.format()), LONGEST_TRACEBACK, "\n[...]\n"),
         where=_sendable(where)[-LONGEST_WHERE:],
     )
+
+
+def is_users_code(file: str) -> bool:
+    """Return whether a source file is neither blockflow's nor Python's nor that of an installed package.
+
+    >>> is_users_code("/home/ada/segment.py"), is_users_code("/opt/lib/site-packages/zarr/core/array.py")
+    (True, False)
+    """
+    if file.startswith((_OWN_CODE, _PYTHON, *_GENERATED)):
+        return False
+    return not any(part in _INSTALLED for part in file.split(os.sep))
+
+
+def _where(frames: list[tuple[str, int]]) -> str:
+    """Return the innermost line of user code among frames, the outermost of which comes first.
+
+    Where all is installed, the package that blockflow called is the user's.
+    """
+    outside = [(file, line) for file, line in frames if not file.startswith(_OWN_CODE)]
+    chosen = [each for each in outside if is_users_code(each[0])]
+    if outside and not chosen:
+        package = _package_of(outside[0][0])
+        chosen = [each for each in outside if _package_of(each[0]) == package]
+    return f"{os.path.basename(chosen[-1][0])}:{chosen[-1][1]}" if chosen else ""
+
+
+def _package_of(file: str) -> list[str]:
+    """Return the path of an installed package; of any other file, its directory."""
+    parts = file.split(os.sep)
+    for place, part in enumerate(parts):
+        if part in _INSTALLED:
+            return parts[: place + 2]
+    return parts[:-1]
+
+
+def _file_of(frame: FrameType) -> str:
+    """Return the file of a frame's code; of compiled code, the file of its module."""
+    file = frame.f_code.co_filename
+    if file.endswith(_COMPILED):
+        return str(frame.f_globals.get("__file__") or file)
+    return file
 
 
 def _in_words(error: BaseException) -> str:

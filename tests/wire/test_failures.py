@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,6 +79,47 @@ def test_a_folder_whose_name_begins_like_blockflow_is_user_code(folder: str) -> 
     with pytest.raises(ValueError) as caught:
         exec(code)
     assert describe(caught.value).where == "segment.py:1"
+
+
+def called(*frames: str, file: str | None = None) -> str:
+    """Where an error is said to be that code of the last file raises, called by that of the others in turn."""
+    call: Any = None
+    for name in reversed(frames):
+        scope = {"call": call, "__file__": file}
+        text = "def run():\n    raise ValueError('no')" if call is None else "def run():\n\n    call()"
+        exec(compile(text, name, "exec"), scope)
+        call = scope["run"]
+    with pytest.raises(ValueError) as caught:
+        call()
+    return describe(caught.value.with_traceback(caught.tb.tb_next)).where
+
+
+HERE = "/home/ada/segment.py"
+ZARR = "/opt/venv/lib/python3.13/site-packages/zarr/core/array.py"
+NUMPY = "/opt/venv/lib/python3.13/site-packages/numpy/core.py"
+PYTHON = os.path.join(os.path.dirname(os.__file__), "json", "decoder.py")
+OURS = os.path.join(os.path.dirname(blockflow.__file__), "worker.py")
+
+
+def test_where_is_user_code_not_the_library_that_it_calls() -> None:
+    assert called(HERE, ZARR, NUMPY) == "segment.py:3"
+    assert called(ZARR, HERE, "<__array_function__ internals>", NUMPY) == "segment.py:3"
+    assert called(HERE, PYTHON) == "segment.py:3"
+    assert called(HERE, ZARR, HERE) == "segment.py:2", "as a callback"
+    assert called("<ipython-input-3-a>", "<frozen importlib._bootstrap>") == "<ipython-input-3-a>:3"
+
+
+def test_where_all_is_installed_the_package_that_was_called_is_the_users() -> None:
+    package = "/opt/venv/lib/python3.13/site-packages/segmentation"
+    assert called(f"{package}/blocks.py", f"{package}/models/net.py", ZARR, NUMPY) == "net.py:3"
+    assert called(OURS, ZARR, NUMPY) == "array.py:3"
+    assert called(OURS, PYTHON, NUMPY) == "decoder.py:3"
+
+
+def test_compiled_code_is_where_its_module_is() -> None:
+    assert called(HERE, "numpy/random/mtrand.pyx", file=NUMPY) == "segment.py:3"
+    assert called(HERE, "fast.pyx", file="/home/ada/fast.so") == "fast.so:2"
+    assert called(HERE, "fast.pyx") == "fast.pyx:2"
 
 
 def test_causes_are_told() -> None:
