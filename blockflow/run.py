@@ -20,6 +20,7 @@ from blockflow.monitor.progress import make_display
 from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan, dropped_voxels_warning
 from blockflow.plan.requirements import check_resources, checked_amounts
+from blockflow.visibility import check_visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -130,6 +131,8 @@ def run_blockwise(
     _check_lease(lease_seconds)
     amounts = checked_amounts("resources", resources, least=0)
     check_resources([task.task for task in plan.tasks], amounts)
+    if multiprocessing:
+        check_visible(plan)
     warn_of_dropped_voxels(plan, stacklevel=3)
     began = time.monotonic()
     ledger = functions = listening = None

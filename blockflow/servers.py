@@ -12,6 +12,7 @@ from blockflow.monitor.progress import Silence
 from blockflow.net.addresses import Endpoint
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.run import warn_of_dropped_voxels
+from blockflow.visibility import check_visible
 
 if TYPE_CHECKING:
     import threading
@@ -48,6 +49,7 @@ class Server:
         """
         plan = compile_plan(tasks) if scheduler is None else scheduler.plan
         check_runnable(plan)
+        check_visible(plan)
         warn_of_dropped_voxels(plan, stacklevel=3)
         scheduler, connection = run_in_processes(
             plan, Silence(), endpoint=Endpoint(self.hostname), scheduler=scheduler, stop_event=self.stop_event

@@ -109,7 +109,8 @@ def portable(data: Any) -> Any:
     """What to pickle in place of the data: a handle, or the data itself.
 
     Raises:
-        ArrayError: A zarr array in memory, which no other process can see, or an HDF5 dataset that none can open.
+        ArrayError: A zarr array that no other process can see or open (:mod:`blockflow.arrays.stores`), or an HDF5
+            dataset that none can open.
     """
     if isinstance(data, np.ndarray):
         return memmap_handle(data) or np.asarray(data)
@@ -118,16 +119,23 @@ def portable(data: Any) -> Any:
     if "zarr" not in sys.modules:
         return data  # then it is no zarr array
     import zarr
-    from zarr.storage import LocalStore, MemoryStore
+    from zarr.storage import LocalStore
+
+    from blockflow.arrays.stores import reach_of
 
     if not isinstance(data, zarr.Array):
         return data
-    if isinstance(data.store, MemoryStore):
+    store = data.store
+    reach = reach_of(store)
+    if reach.kind == "memory":
         raise ArrayError(
             "a zarr array in memory cannot be sent to another process; "
             "make it with prepare_ds on a path, or send a numpy array"
         )
-    store = data.store
+    if reach.kind == "closed":
+        raise ArrayError(
+            f"the zarr array {data.name or '/'} of {store} cannot be opened by another process: {reach.why}"
+        )
     if type(store) is LocalStore:  # the other process may have another working directory
         store = LocalStore(os.path.abspath(store.root), read_only=store.read_only)
     return ZarrHandle(store, data.path, "r" if data.read_only else "r+", data.shape, data.dtype)

@@ -13,6 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import zarr
+from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, ZarrUserWarning
 
 from blockflow.arrays.array import Array
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from zarr.abc.store import Store
 
 Mode = Literal["r", "r+", "a"]
 ZarrMode = Literal["r", "r+"]
@@ -124,11 +124,16 @@ def node_at(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group | None
     if place.missing:
         return None
     try:
-        return _settled(place, mode)
+        return _settled(place, mode if _opens_read_only(place.store) else "r+")
     except FileNotFoundError:
         return None
     except DAMAGE as error:
         raise _damaged(place, error) from error
+
+
+def _opens_read_only(store: Store) -> bool:
+    """Whether zarr can open a store with mode ``'r'``: it is read-only, or makes read-only copies of itself."""
+    return store.read_only or type(store).with_read_only is not Store.with_read_only
 
 
 def _settled(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group:
@@ -149,10 +154,11 @@ def _settled(place: Place, mode: ZarrMode) -> zarr.Array[Any] | zarr.Group:
 
 def _with_groups(known: Axes, array: zarr.Array[Any], place: Place) -> Axes:
     zarr_format = array.metadata.zarr_format
+    mode: ZarrMode = "r" if _opens_read_only(place.store) else "r+"
     for above in place.ancestors:
         try:  # its format being known, this costs a third of the search that node_at makes
             group = zarr.open_group(
-                above.store, path=above.path, mode="r", zarr_format=zarr_format, use_consolidated=False
+                above.store, path=above.path, mode=mode, zarr_format=zarr_format, use_consolidated=False
             )
         except FileNotFoundError:
             continue

@@ -20,6 +20,7 @@ from blockflow.net.addresses import endpoint_of
 from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.result import result_of
+from blockflow.visibility import check_visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -75,6 +76,7 @@ def running_in_workers(
     """
     plan = compile_plan([task])
     check_runnable(plan)
+    check_visible(plan)
     endpoint = endpoint_of(host, environment=os.environ, elsewhere=not is_local(task.launchers))
     stop = threading.Event()
     errors: list[BaseException] = []

@@ -15,6 +15,7 @@ import numpy as np
 from blockflow.arrays.array import Array
 from blockflow.arrays.handles import MemmapHandle, ZarrHandle, memmap_handle, portable
 from blockflow.arrays.shared import SharedArray
+from blockflow.arrays.stores import is_zarr, reach_of
 from blockflow.arrays.window import Window
 from blockflow.errors import PlanError
 
@@ -47,6 +48,9 @@ def check_shareable(array: Array, written_as: str | None = None) -> None:
             f"{written_as} must be an ndarray, memmap, SharedArray or zarr array to be written by other processes, got "
             f"{type(base).__module__}.{type(base).__name__}; use num_workers=0"
         )
+    reach = reach_of(base.store)
+    if reach.kind == "read only":
+        raise PlanError(f"{written_as} cannot be written by other processes, got {base!r}: {reach.why}")
 
 
 @contextmanager
@@ -191,8 +195,7 @@ def in_memory(data: Any) -> bool:
 
 
 def _in_memory_zarr(data: Any) -> bool:
-    store = getattr(data, "store", None)
-    return store is not None and type(store).__name__ == "MemoryStore"
+    return is_zarr(data) and reach_of(data.store).kind == "memory"
 
 
 def _as_ndarray(data: Any) -> Any:

@@ -32,6 +32,7 @@ from blockflow.ops.sharing import (
 )
 from blockflow.plan.block import Block
 from blockflow.plan.task import Task
+from blockflow.visibility import try_stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +85,8 @@ class Work:
             )
         folder = None if self.folder is None else self.folder.folder
         setup = partial(open_job, self._job(self._sources, self._sinks, folder), None if folder else self.kept)
-        return self._task(do_block_at_once if may_move else do_block, setup)
+        outputs = self._plan.sinks if self._request.workers else ()  # one after the other, blocks may share chunks
+        return self._task(do_block_at_once if may_move else do_block, setup, outputs)
 
     def check_sendable(self) -> None:
         """Refuse what workers could not be sent, before it is known whether they will be needed.
@@ -99,6 +101,7 @@ class Work:
             check_shareable(source)
         for sink in self._sinks:
             check_shareable(sink, "out")
+        try_stores(("out", sink) for sink in self._sinks)
         pack_functions(Task(request.name, grid=self._plan.grid, process_function=do_block, setup=request.function))
 
     @property
@@ -121,7 +124,7 @@ class Work:
         function: Callable[..., None] = do_block
         if self._request.overlaps_io:
             function = DoBlock(self.size - 1 - 2 * self._request.workers)
-        return self._task(function, partial(open_job, self._job(sources, sinks, self.folder.folder)))
+        return self._task(function, partial(open_job, self._job(sources, sinks, self.folder.folder)), sinks)
 
     def _job(self, sources: tuple[Array, ...], sinks: tuple[Array, ...], folder: Path | None) -> Job:
         request, plan = self._request, self._plan
@@ -141,7 +144,7 @@ class Work:
             teardown=request.teardown,
         )
 
-    def _task(self, function: Callable[..., None], setup: Callable[[], OpenJob]) -> Task:
+    def _task(self, function: Callable[..., None], setup: Callable[[], OpenJob], outputs: tuple[Array, ...]) -> Task:
         self.look()
         self.failures.clear()  # they are of an earlier run in the same directory
         request, plan = self._request, self._plan
@@ -159,7 +162,7 @@ class Work:
             timeout=request.timeout,
             mask=request.mask,
             inputs=plan.sources,
-            outputs=plan.sinks if request.workers else (),  # one after the other, blocks may share what they like
+            outputs=outputs,
             shared_chunks=request.shared_chunks,
         )
 
