@@ -80,12 +80,11 @@ def test_object_stores(tmp_path: Path) -> None:
 
 def test_file_systems_of_fsspec_in_one_another(tmp_path: Path) -> None:
     fsspec = pytest.importorskip("fsspec")
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-    from fsspec.implementations.dirfs import DirFileSystem
-
+    wrapper = pytest.importorskip("fsspec.implementations.asyn_wrapper").AsyncFileSystemWrapper
+    folder = pytest.importorskip("fsspec.implementations.dirfs").DirFileSystem
     for inner, expected in (("memory", "memory"), ("file", "shared")):
-        inside = DirFileSystem(path=str(tmp_path), fs=fsspec.filesystem(inner))
-        assert reach_of(FsspecStore(AsyncFileSystemWrapper(inside, asynchronous=True), path="x")).kind == expected
+        inside = folder(path=str(tmp_path), fs=fsspec.filesystem(inner))
+        assert reach_of(FsspecStore(wrapper(inside, asynchronous=True), path="x")).kind == expected
 
 
 def test_sessions_of_icechunk(tmp_path: Path) -> None:

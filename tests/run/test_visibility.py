@@ -47,7 +47,8 @@ def stored(store: Any) -> zarr.Array[Any]:
 
 def part(data: Any) -> Array:
     array = Array(data)
-    return array[array.roi]
+    piece: Array = array[array.roi]
+    return piece
 
 
 UNSEEN: dict[str, Callable[[Path], Any]] = {
