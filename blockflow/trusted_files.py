@@ -174,13 +174,39 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.descriptor)
 
+    def remove_tree(self, name: str) -> None:
+        """Remove a file, or a folder with everything in it, if it is there; no link is followed."""
+        status = self.status(name)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            import shutil
+
+            shutil.rmtree(name, dir_fd=self.descriptor)
+        else:
+            self.remove(name)
+
+    def touch(self, name: str) -> None:
+        """Set the time of a file to now."""
+        _check_name(name)
+        os.utime(name, dir_fd=self.descriptor, follow_symlinks=False)
+
+    def sync(self) -> None:
+        """Return when names made, changed and removed in this folder are durable."""
+        with self._listing() as descriptor:
+            os.fsync(descriptor)
+
     def names(self) -> list[str]:
         """Return the names in this folder, sorted."""
-        listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.descriptor)
+        with self._listing() as descriptor:
+            return sorted(os.listdir(descriptor))
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[int]:
+        """Open this folder once more, for what a descriptor that only searches it does not allow."""
+        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.descriptor)
         try:
-            return sorted(os.listdir(listed))
+            yield descriptor
         finally:
-            os.close(listed)
+            os.close(descriptor)
 
     def status(self, name: str) -> os.stat_result | None:
         """Return what the file system says about a name in this folder, links not followed; None if it is not there."""
@@ -232,6 +258,14 @@ def open_folder(path: str | os.PathLike[str], *, make: int | None = None, privat
     with contextlib.suppress(OSError):
         os.stat(os.path.join(text, "."))  # mounts what is mounted on demand, which opening it for search does not
     return _checked_folder(text, _walk(text, make), private=private)
+
+
+def reopen_folder(path: str) -> Folder:
+    """Open a folder again that :func:`open_folder` has opened before; links on the way are not looked at once more.
+
+    What is at the path now is checked as it was then. It costs a third.
+    """
+    return _checked_folder(path, os.open(path, _SEARCH & ~os.O_NOFOLLOW), private=False)
 
 
 def folder_of(path: str | os.PathLike[str], *, make: int | None = None, private: bool = False) -> tuple[Folder, str]:

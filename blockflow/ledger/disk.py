@@ -8,17 +8,17 @@ databases. A simulator may put an object of its own in place of :class:`LocalDis
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
-import stat
 from typing import TYPE_CHECKING, Protocol
+
+from blockflow.trusted_files import DRAFT, PRIVATE, reopen_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DRAFT = ".draft"
-"""Suffix of files that are being written."""
+    from blockflow.trusted_files import Folder
 
 _PIECE = 1 << 20
 """Bytes read at once."""
@@ -89,7 +89,7 @@ class LocalDisk:
     """A :class:`Disk` on a mounted file system.
 
     Args:
-        root: The run directory; must be there.
+        root: The run directory; must be there, and this user's own.
     """
 
     def __init__(self, root: Path) -> None:
@@ -98,84 +98,89 @@ class LocalDisk:
     def names(self, folder: str) -> list[str]:
         """See :class:`Disk`."""
         try:
-            return sorted(os.listdir(self.root / folder))
+            with self._folder(f"{folder}/") as (opened, _):
+                return opened.names()
         except FileNotFoundError:
             return []
 
     def read(self, path: str) -> bytes:
         """See :class:`Disk`."""
-        return (self.root / path).read_bytes()
+        with self._folder(path) as (folder, name):
+            return folder.read(name)
 
     def pieces(self, path: str) -> Iterator[bytes]:
         """See :class:`Disk`."""
-        with open(self.root / path, "rb", buffering=0) as file:
+        with self._folder(path) as (folder, name):
+            descriptor = folder.open(name, os.O_RDONLY)
+        with open(descriptor, "rb", buffering=0) as file:
             while piece := file.read(_PIECE):
                 yield piece
 
     def write(self, path: str, data: bytes) -> None:
         """See :class:`Disk`."""
-        target = self.root / path
-        draft = target.with_name(f"{target.name}.{os.getpid()}{DRAFT}")
-        try:
-            self._make(draft, data, os.O_TRUNC)
-            draft.replace(target)
-        except OSError:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise
+        with self._folder(path, make=PRIVATE) as (folder, name):
+            folder.write(name, data, sync=True)
 
     def create(self, path: str, data: bytes) -> None:
         """See :class:`Disk`."""
-        self._make(self.root / path, data, os.O_EXCL)
-
-    def open(self, path: str) -> AppendFile:
-        """See :class:`Disk`."""
-        return _LocalFile(os.open(self.root / path, os.O_WRONLY | os.O_CLOEXEC))
-
-    def rename(self, old: str, new: str) -> None:
-        """See :class:`Disk`."""
-        (self.root / old).rename(self.root / new)
-
-    def remove(self, path: str) -> None:
-        """See :class:`Disk`."""
-        target = self.root / path
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISDIR(os.lstat(target).st_mode):
-                shutil.rmtree(target)
-            else:
-                target.unlink()
-
-    def sync(self, folder: str) -> None:
-        """See :class:`Disk`."""
-        descriptor = os.open(self.root / folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def touch(self, path: str) -> None:
-        """See :class:`Disk`."""
-        os.utime(self.root / path)
-
-    def age(self, path: str) -> float:
-        """See :class:`Disk`."""
-        written = os.stat(self.root / path).st_mtime
-        probe = f"now.{os.getpid()}{DRAFT}"
-        self._make(self.root / probe, b"", os.O_TRUNC)
-        now = os.stat(self.root / probe).st_mtime
-        self.remove(probe)
-        return now - written
-
-    def _make(self, target: Path, data: bytes, how: int) -> None:
-        folder = target.parent
-        if not folder.exists():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
+        with self._folder(path, make=PRIVATE) as (folder, name):
+            descriptor = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             _write_at(descriptor, data, 0)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def open(self, path: str) -> AppendFile:
+        """See :class:`Disk`."""
+        with self._folder(path) as (folder, name):
+            return _LocalFile(folder.open(name, os.O_WRONLY))
+
+    def rename(self, old: str, new: str) -> None:
+        """See :class:`Disk`."""
+        with reopen_folder(str(self.root)) as folder:
+            folder.rename(old, new)
+
+    def remove(self, path: str) -> None:
+        """See :class:`Disk`."""
+        with contextlib.suppress(FileNotFoundError), self._folder(path) as (folder, name):
+            folder.remove_tree(name)
+
+    def sync(self, folder: str) -> None:
+        """See :class:`Disk`."""
+        with self._folder(f"{folder}/") as (opened, _):
+            opened.sync()
+
+    def touch(self, path: str) -> None:
+        """See :class:`Disk`."""
+        with self._folder(path) as (folder, name):
+            folder.touch(name)
+
+    def age(self, path: str) -> float:
+        """See :class:`Disk`."""
+        with self._folder(path) as (folder, name):
+            written = folder.status(name)
+            if written is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            probe = f"now.{os.getpid()}{DRAFT}"
+            folder.write(probe, b"")
+            now = folder.status(probe)
+            folder.remove(probe)
+        return (now or written).st_mtime - written.st_mtime
+
+    @contextlib.contextmanager
+    def _folder(self, path: str, make: int | None = None) -> Iterator[tuple[Folder, str]]:
+        """Open the folder of a file; no folder of a run directory is a link to another one."""
+        *above, name = path.split("/")
+        folder = reopen_folder(str(self.root))
+        try:
+            for part in filter(None, above):
+                below = folder.folder(part, make=make)
+                folder.close()
+                folder = below
+            yield folder, name
+        finally:
+            folder.close()
 
 
 class _LocalFile:

@@ -12,9 +12,9 @@ import msgspec
 
 from blockflow.errors import DamagedLedgerError, LedgerVersionError, RunDirectoryError
 from blockflow.ledger import journal
-from blockflow.ledger.disk import DRAFT
 from blockflow.ledger.identity import decode_identity, encode_identity
 from blockflow.ledger.snapshot import find_snapshot, remove_snapshots
+from blockflow.trusted_files import DRAFT
 
 if TYPE_CHECKING:
     from blockflow.ledger.disk import Disk

@@ -14,6 +14,7 @@ from blockflow.state import records as said
 from blockflow.state.restoring import TaskHistory
 from blockflow.state.retries import Mishaps
 from blockflow.state.transitions import BlockState
+from blockflow.trusted_files import open_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +60,8 @@ class RunLedger:
     @property
     def run_id(self) -> str:
         """Name of the run, the same in every life of the driver, so that workers find the connection file again."""
-        known = sorted(path.stem for path in self.connection_directory.glob("*.connection"))
+        with open_folder(self.connection_directory, private=True) as folder:
+            known = [name.removesuffix(".connection") for name in folder.names() if name.endswith(".connection")]
         return known[0] if known else os.urandom(8).hex()
 
     def restore(self, scheduler: Scheduler, now: float) -> None:

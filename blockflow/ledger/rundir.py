@@ -26,20 +26,21 @@ zarr group, see :mod:`blockflow.ledger.snapshot`), ``connection/`` (private) and
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blockflow.errors import RunDirectoryError
+from blockflow.errors import RunDirectoryError, UntrustedFileError
 from blockflow.ledger import layout
 from blockflow.ledger.disk import LocalDisk
 from blockflow.ledger.identity import identity_of
 from blockflow.ledger.owner import is_alive, this_process
 from blockflow.ledger.store import BEAT_SECONDS, RunStore, open_store
+from blockflow.trusted_files import PRIVATE, open_folder
 
 if TYPE_CHECKING:
+    import os
+
     from blockflow.plan.plan import Plan
 
 __all__ = ["BEAT_SECONDS", "RunStore", "open_run"]
@@ -90,13 +91,25 @@ def open_run(
     directory = Path(path).absolute()
     identity = identity_of(plan)
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        open_folder(directory, make=PRIVATE).close()
+    except UntrustedFileError as error:
+        raise RunDirectoryError(f"run directory not used: {error}") from error
     except OSError as error:
         raise RunDirectoryError(f"run directory {directory} cannot be made: {error}") from error
     disk = LocalDisk(directory)
     try:
         layout.check_format(disk, str(directory))
-        _make_private(directory)
+        with open_folder(directory) as folder:
+            if not folder.keeps_modes:
+                raise RunDirectoryError(
+                    f"run directory {directory} is on a file system that keeps no owners or modes, where others could "
+                    "read the key of the run: use another one"
+                )
+            for name in (layout.CONNECTION, layout.LOGS):
+                if folder.status(name) is not None:
+                    folder.folder(name, private=name == layout.CONNECTION).close()
+    except UntrustedFileError as error:
+        raise RunDirectoryError(f"run directory not used: {error}") from error
     except OSError as error:
         raise RunDirectoryError(f"run directory {directory} cannot be used: {error}") from error
     store = open_store(
@@ -110,25 +123,7 @@ def open_run(
         accept_change=accept_change,
         take_over=take_over,
     )
-    for folder in (store.connection_directory, store.logs):
-        folder.mkdir(exist_ok=True, mode=0o700)
+    with open_folder(directory) as folder:
+        for name in (layout.CONNECTION, layout.LOGS):
+            folder.folder(name, make=PRIVATE).close()
     return store
-
-
-def _make_private(directory: Path) -> None:
-    """Keep others out.
-
-    Raises:
-        RunDirectoryError: It belongs to somebody else, or its file system keeps no modes.
-    """
-    if os.name != "posix":
-        return
-    if directory.stat().st_uid != os.getuid():
-        raise RunDirectoryError(f"run directory {directory} belongs to user {directory.stat().st_uid}, not to you")
-    directory.chmod(0o700)
-    mode = stat.S_IMODE(directory.stat().st_mode)
-    if mode & 0o077:
-        raise RunDirectoryError(
-            f"run directory {directory} can be used by others (mode {mode:04o}), and this cannot be changed. Whoever "
-            "reads the connection file in it can take part in the run: use one on a file system that keeps modes"
-        )

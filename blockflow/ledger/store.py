@@ -20,12 +20,12 @@ from blockflow import __version__
 from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError, PlanChangedError, RunDirectoryError
 from blockflow.ledger import layout, snapshot
 from blockflow.ledger.accepting import blocks_for, contents_for
-from blockflow.ledger.disk import DRAFT
 from blockflow.ledger.history import History
 from blockflow.ledger.identity import differences
 from blockflow.ledger.journal import FULL, Journal, journal_files, sync_last
 from blockflow.ledger.owner import Ownership
 from blockflow.ledger.records import Began, BlocksDone, BlocksSkipped
+from blockflow.trusted_files import DRAFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,15 +82,14 @@ def test_age_is_by_the_clock_of_the_file_system(tmp_path: Path) -> None:
     assert 100 <= disk.age("file") < 160
 
 
-def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     disk = LocalDisk(tmp_path)
     disk.write("file", b"before")
-
-    def full(*args: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="No space left"):
-        disk.write("file", b"after")
-    assert disk.names("") == ["file"]
-    assert disk.read("file") == b"before"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            disk.write("file", b"after")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (disk.names(""), disk.read("file")) == (["file"], b"before")
