@@ -17,6 +17,7 @@ from typing import Any
 
 from blockflow import __version__
 from blockflow.errors import BlockflowError, RunError
+from blockflow.optional import not_installed
 
 DONE, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -154,9 +155,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     """Run the demo and say what came out."""
     try:
         import matplotlib  # noqa: F401
+        import scipy  # noqa: F401
         import skimage  # noqa: F401
     except ImportError as error:
-        _complain(f"the demo needs {error.name}: pip install 'blockflow[demo]'")
+        _complain(not_installed("the demo needs", error.name or "scikit-image", extra="demo"))
         return REFUSED
     from blockflow.demo.job import run_demo
 

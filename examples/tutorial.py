@@ -18,7 +18,7 @@
 # next began. It is a notebook as well as a script: `python tutorial.py` runs all of it in well under a minute, and
 # leaves its pictures and data in `tutorial_output`.
 #
-# What it needs besides blockflow: `pip install 'blockflow[demo]'`.
+# What it needs besides blockflow: `pip install 'blockflow-nd[demo]'`.
 
 # %%
 import json

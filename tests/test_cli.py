@@ -69,7 +69,8 @@ def test_the_demo_says_where_its_drawing_is(
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "skimage", None)
     assert cli.main(["demo"]) == cli.REFUSED
-    assert capsys.readouterr().err == "blockflow: the demo needs skimage: pip install 'blockflow[demo]'\n"
+    needs = "the demo needs scikit-image, which is not installed: pip install scikit-image"
+    assert capsys.readouterr().err == f"blockflow: {needs} (or pip install 'blockflow-nd[demo]')\n"
 
 
 def test_the_package_is_a_command_and_loads_only_what_it_needs(tmp_path: Path) -> None:

@@ -67,11 +67,6 @@ def test_a_star_gives_the_public_names() -> None:
     assert set(names) - {"__builtins__"} == set(blockflow.__all__)
 
 
-def test_the_version_is_that_of_the_package() -> None:
-    text = (ROOT / "pyproject.toml").read_text()
-    assert f'\nversion = "{blockflow.__version__}"\n' in text
-
-
 # ---------------------------------------------------------------------------------------------------------- imports
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blockflow.errors import ArrayError, ArrayNotFoundError
+from blockflow.optional import not_installed
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +33,7 @@ def open_hdf5(path: Path, mode: str) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ArrayError("HDF5 files need h5py: pip install 'blockflow[hdf5]'") from error
+        raise ArrayError(not_installed("HDF5 files need", error.name or "h5py", extra="hdf5")) from error
     with suppress(ImportError):
         import hdf5plugin  # noqa: F401, the import makes its compression filters known
     try:
@@ -64,9 +66,14 @@ def check_filters(dataset: Any) -> None:
     for number in range(creation.get_nfilters()):
         code, _, _, name = creation.get_filter(number)
         if not h5py.h5z.filter_avail(code):
+            filter_ = f"filter {code} ({name.decode() or 'no name'})"
+            if find_spec("hdf5plugin") is None:
+                advice = not_installed("many such filters need", "hdf5plugin")
+            else:
+                advice = "neither HDF5 nor hdf5plugin has it; save the dataset with another compression"
             raise ArrayError(
-                f"{dataset.file.filename} cannot be read: {dataset.name} is compressed with filter {code} "
-                f"({name.decode() or 'no name'}), which is not installed; try: pip install hdf5plugin"
+                f"{dataset.file.filename} cannot be read: {dataset.name} is compressed with {filter_}, which is not "
+                f"known here; {advice}"
             )
 
 

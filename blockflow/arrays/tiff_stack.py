@@ -2,13 +2,14 @@
 
 Uncompressed planes are mapped, so that only what is asked for is read. Compressed ones can only be decoded as a whole;
 the last few are kept, because neighbouring blocks want them again. Reading needs the library tifffile (and imagecodecs
-for some compressions, which tifffile names).
+for some compressions).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from blockflow.arrays.tiffs import list_tiffs
 from blockflow.arrays.window import keys_of
 from blockflow.errors import ArrayError, ArrayNotFoundError, MetadataError
+from blockflow.optional import not_installed
 
 if TYPE_CHECKING:
     import os
@@ -107,10 +109,8 @@ class TiffStack:
         with _tiff(file) as tiff:
             try:
                 plane: NDArray[Any] = tiff.pages[page].asarray()
-            except (ImportError, RuntimeError, ValueError) as error:
-                raise MetadataError(
-                    f"{file} cannot be decoded ({error}); install what it needs, or save the planes uncompressed"
-                ) from error
+            except Exception as error:  # each compression has errors of its own
+                raise MetadataError(_undecodable(file, error)) from error
         self._decoded[number] = plane
         while len(self._decoded) > _KEPT:
             self._decoded.popitem(last=False)
@@ -138,12 +138,20 @@ class TiffStack:
             return tuple(found.shape), dtype
 
 
+def _undecodable(file: Path, error: Exception) -> str:
+    """Return the message that a plane cannot be decoded."""
+    if "imagecodecs" in str(error) and find_spec("imagecodecs") is None:
+        needs = not_installed("its compression needs", "imagecodecs")
+        return f"{file} cannot be decoded: {needs}; or save the planes uncompressed"
+    return f"{file} cannot be decoded ({error}): it is damaged, or its compression is not known here"
+
+
 def _tiff(file: Path) -> Any:
     """An open TIFF file."""
     try:
         from tifffile import TiffFile, TiffFileError
     except ImportError as error:
-        raise ArrayError("TIFF files need tifffile: pip install 'blockflow[tiff]'") from error
+        raise ArrayError(not_installed("TIFF files need", error.name or "tifffile", extra="tiff")) from error
     try:
         return TiffFile(file)
     except FileNotFoundError as error:

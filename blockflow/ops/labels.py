@@ -23,6 +23,7 @@ from blockflow.ops.map_plan import plan_map
 from blockflow.ops.mapping import below, folder_for_all, iter_blocks, map_blocks, returned
 from blockflow.ops.relabelling import largest_label
 from blockflow.ops.seams import Faces, Joined, Seams, faces_of
+from blockflow.optional import not_installed
 
 if TYPE_CHECKING:
     import os
@@ -168,4 +169,4 @@ def _structure(connectivity: Any, dims: int) -> NDArray[np.bool_]:
 
 def _check_scipy() -> None:
     if importlib.util.find_spec("scipy") is None:
-        raise ArrayError("label needs scipy: pip install 'blockflow[label]'")
+        raise ArrayError(not_installed("label needs", "scipy"))

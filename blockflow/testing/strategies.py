@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from blockflow.errors import GeometryError
 from blockflow.geometry import Roi, coordinate_of
+from blockflow.optional import not_installed
 from blockflow.plan.grid import FITS, Grid
 from blockflow.plan.plan import Plan, compile_plan
 from blockflow.plan.task import Task
@@ -28,9 +29,7 @@ from blockflow.plan.task import Task
 try:
     from hypothesis import strategies as st
 except ImportError as error:
-    raise ImportError(
-        "blockflow.testing.strategies needs hypothesis, which blockflow does not install: pip install hypothesis"
-    ) from error
+    raise ImportError(not_installed("blockflow.testing.strategies needs", "hypothesis")) from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -111,7 +111,9 @@ class TestLabel:
             label(many, out, **HERE)
         assert not out.any()
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ArrayError, match=r"^label needs scipy: pip install 'blockflow\[label\]'$"):
+        with pytest.raises(
+            ArrayError, match=r"^label needs scipy, which is not installed: pip install scipy \(or .*-nd\[label\]'\)$"
+        ):
             label(mask, **HERE)
 
     def test_a_mask_that_changes_is_noticed(self) -> None:

@@ -185,5 +185,5 @@ def test_paths_that_are_something_else(tmp_path: Path) -> None:
 
 def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ArrayError, match=r"pip install 'blockflow\[hdf5\]'"), open_stack(tmp_path / "m.rtdc"):
+    with pytest.raises(ArrayError, match=r"pip install 'blockflow-nd\[hdf5\]'"), open_stack(tmp_path / "m.rtdc"):
         pass
