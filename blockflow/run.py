@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from blockflow.ledger.run_ledger import RunLedger
     from blockflow.monitor.progress import Display
     from blockflow.net.addresses import Endpoint
     from blockflow.plan.plan import Plan
@@ -108,7 +107,7 @@ def run_blockwise(
         reset: Forget what the run directory says, and start over.
         retry_failed: Try blocks again that have failed for good.
         accept_change: The tasks have other blocks than before: a block is done if its write ROI is covered by blocks
-            that were done.
+            that were done. Or they read or write other arrays, and what is done is right all the same.
         take_over: The driver that seems to be at work in the run directory, on another machine, is certainly dead.
 
     Returns:
@@ -141,7 +140,9 @@ def run_blockwise(
         with contextlib.ExitStack() as if_refused:
             if multiprocessing and endpoint is not None:
                 listening = if_refused.enter_context(listen_at(endpoint))
-            ledger = _open_ledger(
+            from blockflow.binding import open_ledger
+
+            ledger = open_ledger(
                 run_dir, plan, reset=reset, retry_failed=retry_failed, accept_change=accept_change, take_over=take_over
             )
             if_refused.pop_all()
@@ -187,24 +188,6 @@ def _checked_functions(plan: Plan, *, multiprocessing: bool) -> list[bytes] | No
     from blockflow.launch.payload import pack_functions
 
     return [pack_functions(task.task) for task in plan.tasks]
-
-
-def _open_ledger(
-    run_dir: str | os.PathLike[str],
-    plan: Plan,
-    *,
-    reset: bool,
-    retry_failed: bool,
-    accept_change: bool,
-    take_over: bool,
-) -> RunLedger:
-    from blockflow.ledger.run_ledger import RunLedger
-    from blockflow.ledger.rundir import open_run
-
-    if reset and (retry_failed or accept_change):
-        raise PlanError("reset forgets everything that happened, so retry_failed and accept_change have no meaning")
-    store = open_run(run_dir, plan, reset=reset, accept_change=accept_change, take_over=take_over)
-    return RunLedger(store, retry_failed=retry_failed)
 
 
 def _account(scheduler: Scheduler, display: Display, seconds: float, logs: Path | None, *, summary: bool) -> RunResult:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from blockflow.ledger.records import Record
 
 
-def contents_for(history: History, plan: PlanIdentity) -> SnapshotContents:
+def contents_for(history: History, plan: PlanIdentity, run: str) -> SnapshotContents:
     """What becomes of the notes of a run under another plan."""
     old = dict(enumerate(history.plan.tasks))
     new = {task.task_id: (number, task) for number, task in enumerate(plan.tasks)}
@@ -39,7 +39,7 @@ def contents_for(history: History, plan: PlanIdentity) -> SnapshotContents:
                 notes.append(structs.replace(note, task=number))
         else:
             notes.append(note)
-    return SnapshotContents(sequence=history.next_number - 1, plan=plan, notes=notes)
+    return SnapshotContents(sequence=history.next_number - 1, run=run, plan=plan, notes=notes)
 
 
 def blocks_for(history: History, task: TaskIdentity) -> Iterator[tuple[int, dict[str, bytes]]]:

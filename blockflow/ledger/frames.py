@@ -1,8 +1,8 @@
 """Where does one commit end in the journal, which one is whole, and what is the rest?
 
-A file begins with a fixed head: magic, version of the format, number of its first record, CRC32. Then frames follow,
-one for each group of records that became durable together: magic, length of the body, number of records, number of the
-first one, CRC32 of the body, CRC32 of these 24 bytes, body. All numbers are little-endian.
+A file begins with a fixed head: magic, version of the format, number of its first record, id of its run (16 bytes),
+CRC32. Then frames follow, one for each group of records that became durable together: magic, length of the body, number
+of records, number of the first one, CRC32 of the body, CRC32 of these 24 bytes, body. All numbers are little-endian.
 
 A frame is only written after everything in front of it is durable. So whatever follows the last whole frame is
 
@@ -18,8 +18,8 @@ from zlib import crc32
 
 from blockflow.errors import DamagedLedgerError, LedgerVersionError
 
-VERSION = 1
-"""Of the format of journals."""
+VERSION = 2
+"""Of the format of journals. The first one, of 0.1.0, had no id of a run."""
 
 LARGEST_BODY = 4 * 1024 * 1024
 """Bytes in the body of a frame."""
@@ -28,8 +28,9 @@ MAGIC = b"\xff\xb1\xf0\xfe"
 """Begins a frame; these bytes cannot occur in UTF-8."""
 
 _FILE_MAGIC = b"\xffblockflow-j\n"
-_HEAD = struct.Struct("<HQ")
+_HEAD = struct.Struct("<HQ16s")
 HEAD_SIZE = len(_FILE_MAGIC) + _HEAD.size + 4
+_FIRST_HEAD_SIZE = HEAD_SIZE - 16
 
 _FRAME = struct.Struct("<4sIIQI")
 _CRC = struct.Struct("<I")
@@ -46,10 +47,19 @@ class Frame(NamedTuple):
     body: bytes
 
 
-def encode_head(first: int) -> bytes:
-    """The head of a file whose first record has a number."""
-    head = _FILE_MAGIC + _HEAD.pack(VERSION, first)
-    return head + _CRC.pack(crc32(head))
+class Head(NamedTuple):
+    """What a file says before its first frame."""
+
+    first: int
+    """Number of its first record."""
+    run: str
+    """Id of the run that it belongs to, 32 hexadecimal digits."""
+
+
+def encode_head(head: Head) -> bytes:
+    """The head of a file."""
+    data = _FILE_MAGIC + _HEAD.pack(VERSION, head.first, bytes.fromhex(head.run))
+    return data + _CRC.pack(crc32(data))
 
 
 def encode_frame(first: int, count: int, body: bytes) -> bytes:
@@ -62,8 +72,8 @@ def encode_frame(first: int, count: int, body: bytes) -> bytes:
     return head + _CRC.pack(crc32(head)) + body
 
 
-def decode_head(data: bytes, name: str) -> int:
-    """Number of the first record of a file.
+def decode_head(data: bytes, name: str) -> Head:
+    """The head of a file.
 
     Args:
         data: The file's first bytes, as many as a head has.
@@ -73,14 +83,23 @@ def decode_head(data: bytes, name: str) -> int:
         DamagedLedgerError: It has no head, or a damaged one.
         LedgerVersionError: Another version of blockflow wrote it.
     """
-    if len(data) < HEAD_SIZE or _CRC.unpack_from(data, HEAD_SIZE - 4)[0] != crc32(data[: HEAD_SIZE - 4]):
+    whole = _ends_with_crc(data, HEAD_SIZE)
+    if not whole and not _ends_with_crc(data, _FIRST_HEAD_SIZE):
         raise DamagedLedgerError(f"{name} is damaged at byte 0: it does not begin as a journal does")
-    version, first = _HEAD.unpack_from(data, len(_FILE_MAGIC))
+    version = int.from_bytes(data[len(_FILE_MAGIC) : len(_FILE_MAGIC) + 2], "little")
     if version != VERSION:
         raise LedgerVersionError(
             f"{name} has format {version}, this blockflow reads {VERSION}: go on with the version that began the run"
         )
-    return int(first)
+    _, first, run = _HEAD.unpack_from(data, len(_FILE_MAGIC))
+    return Head(first, run.hex())
+
+
+def _ends_with_crc(data: bytes, size: int) -> bool:
+    """Whether the first bytes are a head of a size."""
+    if not data.startswith(_FILE_MAGIC) or len(data) < size:
+        return False
+    return bool(_CRC.unpack_from(data, size - 4)[0] == crc32(data[: size - 4]))
 
 
 class FrameReader:
@@ -90,10 +109,11 @@ class FrameReader:
         name: Of the file, for messages.
 
     >>> reader = FrameReader("journal")
-    >>> reader.feed(encode_head(1) + encode_frame(1, 2, b"some records") + encode_frame(3, 1, b"torn")[:-1])
+    >>> head = encode_head(Head(first=1, run=32 * "a"))
+    >>> reader.feed(head + encode_frame(1, 2, b"some records") + encode_frame(3, 1, b"torn")[:-1])
     [Frame(first=1, size=2, body=b'some records')]
     >>> reader.finish(), reader.good
-    (31, 67)
+    (31, 83)
     """
 
     def __init__(self, name: str) -> None:
@@ -120,7 +140,7 @@ class FrameReader:
             if len(rest) < HEAD_SIZE:
                 self._rest = rest
                 return []
-            self.first = self.next = decode_head(rest[:HEAD_SIZE], self._name)
+            self.first = self.next = decode_head(rest[:HEAD_SIZE], self._name).first
             begin = HEAD_SIZE
         frames: list[Frame] = []
         while not self._stuck:

@@ -55,6 +55,18 @@ class PlanIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tasks: tuple[TaskIdentity, ...]
 
 
+class PlanFile(PlanIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The plan of a run, as it is in its run directory."""
+
+    run: str
+    """Id of the run."""
+
+    @property
+    def plan(self) -> PlanIdentity:
+        """The plan alone."""
+        return PlanIdentity(tasks=self.tasks)
+
+
 def identity_of(plan: Plan) -> PlanIdentity:
     """What identifies a plan."""
     return PlanIdentity(
@@ -75,12 +87,18 @@ def identity_of(plan: Plan) -> PlanIdentity:
     )
 
 
-def encode_identity(identity: PlanIdentity) -> bytes:
-    """A plan's identity as JSON that people can read."""
-    return msgspec.json.format(msgspec.json.encode(identity), indent=1) + b"\n"
+def encode_identity(identity: PlanIdentity, run: str) -> bytes:
+    """A plan's identity as JSON that people can read.
+
+    Args:
+        identity: Of the plan.
+        run: Id of the run.
+    """
+    file = PlanFile(run=run, tasks=identity.tasks)
+    return msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n"
 
 
-def decode_identity(data: bytes, name: str) -> PlanIdentity:
+def decode_identity(data: bytes, name: str) -> PlanFile:
     """The inverse of :func:`encode_identity`.
 
     Args:
@@ -91,7 +109,7 @@ def decode_identity(data: bytes, name: str) -> PlanIdentity:
         DamagedLedgerError: It is no plan.
     """
     try:
-        identity = msgspec.json.decode(data, type=PlanIdentity)
+        identity = msgspec.json.decode(data, type=PlanFile)
         for task in identity.tasks:
             _ = task.grid
     except (msgspec.DecodeError, UnicodeDecodeError, GeometryError) as error:

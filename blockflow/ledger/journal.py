@@ -19,8 +19,10 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError
-from blockflow.ledger.frames import HEAD_SIZE, FrameReader, encode_frame, encode_head
+from blockflow.ledger.frames import HEAD_SIZE, FrameReader, Head, decode_head, encode_frame, encode_head
 from blockflow.ledger.records import decode_records, encode_records, join_records
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from blockflow.ledger.records import Record
 
 FOLDER = "journal"
+
+LAST_FILE = "journal.json"
+"""Names the last file of the journal, so that its loss is noticed."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What operating systems say when there is no space left."""
@@ -64,6 +69,68 @@ def journal_files(disk: Disk) -> list[JournalFile]:
     return sorted(found)
 
 
+class _Last(msgspec.Struct, frozen=True):
+    """What :data:`LAST_FILE` says."""
+
+    run: str
+    epoch: int
+    first: int
+
+
+def check_journal(disk: Disk, run: str) -> None:
+    """Refuse files of other runs, and the loss of the last file; that of any other is noticed when they are read.
+
+    Args:
+        disk: The run directory.
+        run: Id of the run that it belongs to.
+
+    Raises:
+        DamagedLedgerError: A file belongs to another run, or the last one is missing.
+        LedgerVersionError: Another version of blockflow wrote a file.
+    """
+    files = journal_files(disk)
+    begun = False
+    for file in files:
+        piece = next(iter(disk.pieces(file.path)), b"")
+        refuse_foreign(file.path, decode_head(piece[:HEAD_SIZE], file.path).run, run)
+        begun = begun or len(piece) > HEAD_SIZE
+    try:
+        last = msgspec.json.decode(disk.read(LAST_FILE), type=_Last)
+    except FileNotFoundError:
+        if not begun:  # a driver died just before it named its first file
+            return
+        raise DamagedLedgerError(f"{LAST_FILE} is missing; {_WAYS_OUT}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DamagedLedgerError(f"{LAST_FILE} is damaged ({error}); {_WAYS_OUT}") from None
+    refuse_foreign(LAST_FILE, last.run, run)
+    expected = JournalFile(last.epoch, last.first)
+    if not files or files[-1] < expected:
+        raise DamagedLedgerError(
+            f"{expected.path} is missing, the last file of the journal, and what was recorded in it; {_WAYS_OUT}"
+        )
+
+
+def refuse_foreign(name: str, found: str, run: str) -> None:
+    """Refuse a file of another run.
+
+    Args:
+        name: Of the file.
+        found: Id of the run that it names.
+        run: Id of the run that the directory belongs to.
+
+    Raises:
+        DamagedLedgerError: These are two runs.
+    """
+    if found != run:
+        raise DamagedLedgerError(
+            f"{name} belongs to another run ({found[:8] or 'it names none'}) than this run directory ({run[:8]}): a "
+            f"file of another run directory, or one from before a reset, was put here; {_WAYS_OUT}"
+        )
+
+
+_WAYS_OUT = "put back the one that was here from a copy, or use reset=True to start over; nothing was changed"
+
+
 def sync_last(disk: Disk) -> None:
     """Make the last file of the journal durable.
 
@@ -82,11 +149,13 @@ class Journal:
         disk: The run directory.
         epoch: Of this driver.
         next_number: Number of the next record.
+        run: Id of the run.
     """
 
-    def __init__(self, disk: Disk, epoch: int, next_number: int) -> None:
+    def __init__(self, disk: Disk, epoch: int, next_number: int, *, run: str) -> None:
         self._disk = disk
         self._epoch = epoch
+        self._run = run
         self._pending: list[bytes] = []
         self._appended = self._durable = next_number - 1
         self._appending = threading.Lock()
@@ -95,6 +164,8 @@ class Journal:
         """Held while the disk is waited for: the file."""
         self._broken: LedgerError | None = None
         self._file: AppendFile | None = None
+        self._begun: JournalFile | None = None
+        """The file that is written."""
         self._size = 0
         self.bytes_written = 0
         """In all files of this journal."""
@@ -159,13 +230,41 @@ class Journal:
 
     def _begin(self) -> None:
         file = JournalFile(self._epoch, self._durable + 1)
-        self._disk.write(file.path, encode_head(file.first))
-        self._disk.sync(FOLDER)
-        self._disk.sync("")  # the folder itself may be new
+        if file == self._begun:
+            return  # it has no record yet
+        self._disk.write(file.path, encode_head(Head(file.first, self._run)))
+        try:
+            self._disk.sync(FOLDER)
+            if self._begun is None:
+                self._disk.sync("")  # the folder itself may be new
+            self._name_last(file)
+            self._disk.sync("")
+            opened = self._disk.open(file.path)
+        except OSError:
+            self._undo(file)
+            raise
         if self._file is not None:
             self._file.close()
-        self._file = self._disk.open(file.path)
+        self._file, self._begun = opened, file
         self._size = HEAD_SIZE
+
+    def _name_last(self, file: JournalFile) -> None:
+        last = _Last(self._run, file.epoch, file.first)
+        self._disk.write(LAST_FILE, msgspec.json.encode(last) + b"\n")
+
+    def _undo(self, file: JournalFile) -> None:
+        """Remove a file that could not be begun: while it is there, no further records of the one before it count.
+
+        Raises:
+            LedgerError: It is there still.
+        """
+        if self._begun is None:
+            return  # nothing is written to the one before
+        try:
+            self._name_last(self._begun)
+            self._disk.remove(file.path)
+        except OSError as fault:
+            raise self._fail(fault) from fault
 
     def _commit(self) -> None:
         with self._appending:

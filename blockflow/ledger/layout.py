@@ -1,7 +1,9 @@
 """What is in a run directory, and is this one?
 
-The file ``blockflow.json`` is made first and says that a directory is ours; nothing is changed in one that holds
-anything and not this file. ``plan.json`` says which plan the journal is for; where there is a snapshot, that says it.
+The file ``blockflow.json`` is made first and says that a directory is ours, and which run it belongs to; nothing is
+changed in one that holds anything and not this file. ``plan.json`` says which plan the journal is for; where there is a
+snapshot, that says it. All of them, and each file of the journal, name the run: what comes from another run directory,
+or from before a reset, is refused (:func:`check_run`).
 """
 
 from __future__ import annotations
@@ -12,19 +14,23 @@ import msgspec
 
 from blockflow.errors import DamagedLedgerError, LedgerVersionError, RunDirectoryError
 from blockflow.ledger import journal
+from blockflow.ledger.bound_arrays import decode_arrays, encode_arrays
 from blockflow.ledger.identity import decode_identity, encode_identity
 from blockflow.ledger.snapshot import find_snapshot, remove_snapshots
 from blockflow.trusted_files import DRAFT
 
 if TYPE_CHECKING:
+    from blockflow.ledger.bound_arrays import RunArrays
     from blockflow.ledger.disk import Disk
     from blockflow.ledger.identity import PlanIdentity
 
-VERSION = 1
-"""Of the layout of run directories."""
+VERSION = 2
+"""Of the layout of run directories. The first one is that of 0.1.0."""
 
 FORMAT_FILE = "blockflow.json"
 PLAN_FILE = "plan.json"
+ARRAYS_FILE = "arrays.json"
+RESULTS = "results"
 CONNECTION = "connection"
 LOGS = "logs"
 
@@ -37,9 +43,11 @@ _SHOWN = 5
 class _Format(msgspec.Struct, frozen=True):
     format: str
     version: int
+    run: str = ""
+    """Id of the run, 32 hexadecimal digits."""
 
 
-_OURS = _Format("blockflow run directory", VERSION)
+_OURS = "blockflow run directory"
 
 
 def check_format(disk: Disk, where: str) -> bool:
@@ -66,19 +74,55 @@ def check_format(disk: Disk, where: str) -> bool:
         return False
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RunDirectoryError(f"{where} is not a run directory: {FORMAT_FILE} is damaged ({error})") from None
-    if found.format != _OURS.format:
+    if found.format != _OURS:
         raise RunDirectoryError(f"{where} is not a run directory: {FORMAT_FILE} says {found.format!r}")
     if found.version != VERSION:
         raise LedgerVersionError(
-            f"{where} has layout {found.version}, this blockflow reads {VERSION}: go on with the version that began it"
+            f"{where} has layout {found.version}, this blockflow reads {VERSION}: go on with the version that began "
+            "it, or use another directory; nothing was changed"
         )
     return True
 
 
-def write_format(disk: Disk) -> None:
-    """Make an empty directory a run directory."""
-    disk.write(FORMAT_FILE, msgspec.json.encode(_OURS) + b"\n")
+def write_format(disk: Disk, run: str) -> None:
+    """Make an empty directory a run directory.
+
+    Args:
+        disk: The directory.
+        run: Id of the run, 32 hexadecimal digits.
+    """
+    disk.write(FORMAT_FILE, msgspec.json.encode(_Format(_OURS, VERSION, run)) + b"\n")
     disk.sync("")
+
+
+def run_of(disk: Disk) -> str:
+    """Id of the run that a run directory belongs to.
+
+    Raises:
+        FileNotFoundError: It is none.
+    """
+    return msgspec.json.decode(disk.read(FORMAT_FILE), type=_Format).run
+
+
+def check_run(disk: Disk) -> None:
+    """Refuse what belongs to another run, and the loss of the journal's last file.
+
+    Raises:
+        DamagedLedgerError: Something was put here that belongs elsewhere, or is missing.
+    """
+    if being_reset(disk):
+        return
+    run = run_of(disk)
+    found = find_snapshot(disk)
+    if found is not None:
+        journal.refuse_foreign("the snapshot (ledger.zarr)", found.run, run)
+    journal.check_journal(disk, run)
+    for name, decode in ((PLAN_FILE, decode_identity), (ARRAYS_FILE, decode_arrays)):
+        try:
+            data = disk.read(name)
+        except FileNotFoundError:
+            continue
+        journal.refuse_foreign(name, decode(data, name).run, run)
 
 
 def read_plan(disk: Disk) -> PlanIdentity | None:
@@ -93,7 +137,7 @@ def read_plan(disk: Disk) -> PlanIdentity | None:
     if snapshot is not None:
         return snapshot.plan
     try:
-        return decode_identity(disk.read(PLAN_FILE), PLAN_FILE)
+        return decode_identity(disk.read(PLAN_FILE), PLAN_FILE).plan
     except FileNotFoundError:
         if journal.journal_files(disk):
             raise DamagedLedgerError(
@@ -105,7 +149,7 @@ def read_plan(disk: Disk) -> PlanIdentity | None:
 
 def write_plan(disk: Disk, plan: PlanIdentity) -> None:
     """Say which plan a run directory belongs to."""
-    data = encode_identity(plan)
+    data = encode_identity(plan, run_of(disk))
     try:
         if disk.read(PLAN_FILE) == data:
             return
@@ -115,18 +159,50 @@ def write_plan(disk: Disk, plan: PlanIdentity) -> None:
     disk.sync("")
 
 
+def read_arrays(disk: Disk) -> RunArrays | None:
+    """The arrays that a run directory is bound to; None if it is bound to none yet.
+
+    Raises:
+        DamagedLedgerError: It cannot be told.
+    """
+    if being_reset(disk):
+        return None
+    try:
+        return decode_arrays(disk.read(ARRAYS_FILE), ARRAYS_FILE)
+    except FileNotFoundError:
+        return None
+
+
+def write_arrays(disk: Disk, arrays: RunArrays) -> None:
+    """Bind a run directory to arrays."""
+    data = encode_arrays(arrays)
+    try:
+        if disk.read(ARRAYS_FILE) == data:
+            return
+    except FileNotFoundError:
+        pass
+    disk.write(ARRAYS_FILE, data)
+    disk.sync("")
+
+
 def being_reset(disk: Disk) -> bool:
     """Whether somebody is removing, or began to remove, what is there."""
     return _RESETTING in disk.names("")
 
 
-def remove_history(disk: Disk) -> None:
-    """Forget the plan and everything that happened; owner file and logs stay. Can be interrupted and repeated."""
+def remove_history(disk: Disk, run: str) -> None:
+    """Forget the plan and everything that happened; owner file and logs stay. Can be interrupted and repeated.
+
+    Args:
+        disk: The run directory.
+        run: Id of the run that begins: what was recorded before, and is put back, is not its own.
+    """
     disk.write(_RESETTING, b"")
     disk.sync("")
     remove_snapshots(disk)
-    disk.remove(journal.FOLDER)
-    disk.remove(PLAN_FILE)
+    for name in (journal.FOLDER, journal.LAST_FILE, PLAN_FILE, ARRAYS_FILE, RESULTS):
+        disk.remove(name)
     disk.sync("")
+    write_format(disk, run)
     disk.remove(_RESETTING)
     disk.sync("")

@@ -124,6 +124,7 @@ class Ledger:
         return self._settled(lambda: self._asked(task_id, lambda history, number: history.array(number, name)))
 
     def _asked(self, task_id: str, question: Callable[[History, int], _Answer]) -> _Answer:
+        layout.check_run(self._disk)
         plan = layout.read_plan(self._disk)
         names = [task.task_id for task in self._tasks()]
         if plan is None or task_id not in names:
@@ -141,6 +142,7 @@ class Ledger:
         return () if plan is None else plan.tasks
 
     def _records(self) -> list[tuple[int, Record]]:
+        layout.check_run(self._disk)
         reader = JournalReader(self._disk, _sequence(find_snapshot(self._disk)))
         return [entry for first, records in reader.batches() for entry in enumerate(records, first)]
 

@@ -20,12 +20,14 @@ life, and finds out whether somebody has taken over. What it raises: :class:`~bl
 again later, and grant nothing until it succeeds), :class:`~blockflow.errors.OwnershipLostError` and any other
 :class:`~blockflow.errors.LedgerError` (stop at once, acknowledge nothing).
 
-What is in it: ``blockflow.json`` (the format), ``plan.json``, ``owner.json``, ``journal/``, ``ledger.zarr`` (a plain
-zarr group, see :mod:`blockflow.ledger.snapshot`), ``connection/`` (private) and ``logs/``.
+What is in it: ``blockflow.json`` (the format, and the id of the run), ``plan.json``, ``arrays.json``, ``owner.json``,
+``journal/``, ``journal.json`` (its last file), ``ledger.zarr`` (a plain zarr group, see
+:mod:`blockflow.ledger.snapshot`), ``connection/`` (private) and ``logs/``.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +42,9 @@ from blockflow.trusted_files import PRIVATE, open_folder
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
+    from blockflow.plan.bindings import TaskArrays
     from blockflow.plan.plan import Plan
 
 __all__ = ["BEAT_SECONDS", "RunStore", "open_run"]
@@ -53,6 +57,7 @@ def open_run(
     reset: bool = False,
     accept_change: bool = False,
     take_over: bool = False,
+    arrays: Sequence[TaskArrays] | None = None,
 ) -> RunStore:
     """Open a run directory to begin a run or to go on with it; it is made if it is not there.
 
@@ -63,11 +68,12 @@ def open_run(
         accept_change: If the plan is another, go on with what is done: a block is done if its write ROI is covered by
             those of done blocks of the same task.
         take_over: The driver that seems to be at work here is certainly dead.
+        arrays: What the tasks read and write; None if nobody knows, and nothing is compared.
 
     Raises:
         RunDirectoryError: The directory holds something else, is not private, or cannot be written.
         DriverAliveError: Another driver is at work in it.
-        PlanChangedError: It belongs to another plan; the message says what differs.
+        PlanChangedError: It belongs to another plan, or to other arrays; the message says what differs.
         DamagedLedgerError: Something that was written is not there any more.
         LedgerVersionError: Another version of blockflow made it.
         LedgerFullError: No space is left.
@@ -119,9 +125,11 @@ def open_run(
         me=this_process(),
         alive=is_alive,
         clock=time.time,
+        new_run=secrets.token_hex(16),
         reset=reset,
         accept_change=accept_change,
         take_over=take_over,
+        arrays=arrays,
     )
     with open_folder(directory) as folder:
         for name in (layout.CONNECTION, layout.LOGS):

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from blockflow.ledger.records import Record
 
 PLACE = "ledger.zarr"
-VERSION = 1
+VERSION = 2
+"""Of the format of snapshots. The first one, of 0.1.0, did not name its run."""
 
 _NEW = "ledger.zarr.new-"
 _OLD = "ledger.zarr.old"
@@ -52,6 +53,8 @@ class SnapshotContents:
 
     sequence: int
     """Number of the last record in it."""
+    run: str
+    """Id of the run."""
     plan: PlanIdentity
     notes: list[Record]
     """What :meth:`Changes.notes` says."""
@@ -63,6 +66,8 @@ class _Contents(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     sequence: int
     """Number of the last record that is in the snapshot."""
+    run: str
+    """Id of the run."""
     plan: PlanIdentity
     notes: int
     """Bytes of the notes."""
@@ -111,6 +116,8 @@ class Snapshot:
         self._contents = contents
         self.sequence = contents.sequence
         """Number of the last record that is in the snapshot."""
+        self.run = contents.run
+        """Id of the run."""
         self.plan = contents.plan
 
     def notes(self) -> list[Record]:
@@ -177,7 +184,14 @@ def draft_snapshot(
     if notes:
         disk.write(f"{new}/{_NOTES}/c.0", compress(notes))
     _write_array(disk, f"{new}/{_NOTES}", "<u1", (len(notes),), (max(1, len(notes)),), {})
-    root = _Contents(version=VERSION, sequence=contents.sequence, plan=contents.plan, notes=len(notes), chunks=written)
+    root = _Contents(
+        version=VERSION,
+        sequence=contents.sequence,
+        run=contents.run,
+        plan=contents.plan,
+        notes=len(notes),
+        chunks=written,
+    )
     _write_group(disk, new, {"blockflow": root})
     disk.sync("")
 

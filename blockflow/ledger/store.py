@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -20,11 +21,13 @@ from blockflow import __version__
 from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError, PlanChangedError, RunDirectoryError
 from blockflow.ledger import layout, snapshot
 from blockflow.ledger.accepting import blocks_for, contents_for
+from blockflow.ledger.bound_arrays import RunArrays, changed_arrays
 from blockflow.ledger.history import History
 from blockflow.ledger.identity import differences
 from blockflow.ledger.journal import FULL, Journal, journal_files, sync_last
 from blockflow.ledger.owner import Ownership
 from blockflow.ledger.records import Began, BlocksDone, BlocksSkipped
+from blockflow.plan.bindings import TaskArrays
 from blockflow.trusted_files import DRAFT
 
 if TYPE_CHECKING:
@@ -74,6 +77,8 @@ class RunStore:
     ) -> None:
         self._disk = disk
         self._plan = plan
+        self.run = layout.run_of(disk)
+        """Id of the run: another one after each reset."""
         self._ownership = ownership
         self._clock = clock
         self.path = path
@@ -85,7 +90,7 @@ class RunStore:
         """Workers of earlier drivers of which nobody said that they are gone: they may still be at work."""
         self.torn_bytes = history.torn
         """Bytes at the end of the journal that were cut off, because their commit had never been acknowledged."""
-        self._journal = Journal(disk, epoch, history.next_number)
+        self._journal = Journal(disk, epoch, history.next_number, run=self.run)
         self._folding = threading.Lock()
         self._beaten = clock()
         self._folded_bytes = 0
@@ -105,6 +110,16 @@ class RunStore:
     def fold_is_due(self) -> bool:
         """The journal has grown so long that reading it would take time: call :meth:`fold` when it suits."""
         return self._journal.bytes_written - self._folded_bytes > FOLD_BYTES or self._runs > FOLD_RUNS
+
+    def bind(self, arrays: Sequence[TaskArrays]) -> None:
+        """Bind the run directory to arrays, before any block is handed out.
+
+        Raises:
+            LedgerError: That cannot be recorded.
+        """
+        with _explained(f"the arrays of the run cannot be recorded in {self.path}"):
+            bound = RunArrays(run=self.run, directory=os.path.realpath(self.path), tasks=tuple(arrays))
+            layout.write_arrays(self._disk, bound)
 
     def begin(self, me: Process) -> None:
         """Begin a file of the journal, and record that this driver began."""
@@ -166,7 +181,9 @@ class RunStore:
             sequence = self._journal.rotate()
             self._folded_bytes, self._runs = self._journal.bytes_written, 0
             history = History(self._disk, self._plan, until=sequence)
-            contents = snapshot.SnapshotContents(sequence=sequence, plan=self._plan, notes=history.changes.notes())
+            contents = snapshot.SnapshotContents(
+                sequence=sequence, run=self.run, plan=self._plan, notes=history.changes.notes()
+            )
             finals: Sequence[States | None] = final_states or [None] * len(self._plan.tasks)
             blocks = [history.encoded(number, final) for number, final in enumerate(finals)]
             snapshot.draft_snapshot(self._disk, self.epoch, contents, blocks)
@@ -196,9 +213,11 @@ def open_store(
     me: Process,
     alive: Callable[[Process, Process], bool | None],
     clock: Callable[[], float],
+    new_run: str,
     reset: bool = False,
     accept_change: bool = False,
     take_over: bool = False,
+    arrays: Sequence[TaskArrays] | None = None,
 ) -> RunStore:
     """Open the ledger of a run to go on with it; :func:`blockflow.ledger.rundir.open_run` says the rest.
 
@@ -209,31 +228,31 @@ def open_store(
         me: This process.
         alive: Whether another process is alive, seen from this one; None if that cannot be known.
         clock: Seconds since 1970, UTC.
+        new_run: Id for the run if it begins now, 32 hexadecimal digits that no other run has.
         reset: Forget what happened.
         accept_change: Carry over what can be if the plan is another.
         take_over: The driver that is at work here is certainly dead.
+        arrays: What the tasks read and write; None if nobody knows, and nothing is compared.
     """
     with _explained(f"run directory {path} cannot be used", RunDirectoryError):
         if not layout.check_format(disk, str(path)):
-            layout.write_format(disk)
+            layout.write_format(disk, new_run)
+        if not reset:
+            layout.check_run(disk)
         if not (reset or accept_change):
             _refuse_changes(layout.read_plan(disk), plan, path)
         ownership = Ownership(disk, me, alive)
         files = journal_files(disk)
         epoch = ownership.take(clock(), above=files[-1].epoch if files else 0, take_over=take_over)
         try:
-            history = _settled(disk, epoch, plan, ownership, path, reset=reset, accept_change=accept_change)
-            sync_last(disk)
-            store = RunStore(
-                disk,
-                path,
-                plan,
-                ownership,
-                epoch,
-                clock,
-                history,
-                tasks=[history.task(number) for number in range(len(plan.tasks))],
+            history = _settled(
+                disk, epoch, plan, ownership, path, new_run=new_run, reset=reset, accept_change=accept_change
             )
+            tasks = [history.task(number) for number in range(len(plan.tasks))]
+            if arrays is not None and not accept_change:
+                _refuse_other_arrays(layout.read_arrays(disk), arrays, plan, tasks, path)
+            sync_last(disk)
+            store = RunStore(disk, path, plan, ownership, epoch, clock, history, tasks=tasks)
             store.begin(me)
             store.remove_folded(0 if history.snapshot is None else history.snapshot.sequence)
         except BaseException:
@@ -270,13 +289,14 @@ def _settled(
     ownership: Ownership,
     path: Path,
     *,
+    new_run: str,
     reset: bool,
     accept_change: bool,
 ) -> History:
     """Everything that happened before, as far as it concerns this plan."""
     ownership.check()
     if reset or layout.being_reset(disk):
-        layout.remove_history(disk)
+        layout.remove_history(disk, new_run)
     snapshot.settle_snapshot(disk, epoch)
     for name in disk.names(""):
         if name.endswith(DRAFT):
@@ -290,12 +310,40 @@ def _settled(
     history = History(disk, before)
     if before != plan:  # other blocks, or the same under other numbers
         blocks = [blocks_for(history, task) for task in plan.tasks]
-        snapshot.draft_snapshot(disk, epoch, contents_for(history, plan), blocks)
+        snapshot.draft_snapshot(disk, epoch, contents_for(history, plan, layout.run_of(disk)), blocks)
         ownership.check()
         snapshot.place_snapshot(disk, epoch)
         history = History(disk, plan)
     layout.write_plan(disk, plan)
     return history
+
+
+def _refuse_other_arrays(
+    before: RunArrays | None,
+    after: Sequence[TaskArrays],
+    plan: PlanIdentity,
+    tasks: Sequence[TaskHistory],
+    path: Path,
+) -> None:
+    """Refuse arrays that are not those of which the record of blocks that are done speaks."""
+    done = {task.task_id: history.done for task, history in zip(plan.tasks, tasks, strict=True) if history.done}
+    if before is None:
+        if done:
+            raise DamagedLedgerError(
+                f"{layout.ARRAYS_FILE} is missing in {path}, and blocks are done: put it back from a copy, or use "
+                "accept_change=True if the arrays are those of before, or reset=True to start over; nothing was changed"
+            )
+        return
+    known = {task.task_id: task for task in before.tasks}
+    directories = before.directory, os.path.realpath(path)
+    for task in after:
+        changes = changed_arrays(known.get(task.task_id, TaskArrays(task_id=task.task_id)), task, directories)
+        if changes and task.task_id in done:
+            raise PlanChangedError(
+                f"{path} says that {done[task.task_id]} blocks of task {task.task_id!r} are done, but with other "
+                f"arrays: {'; '.join(changes)}. Put back what was there, or use another run directory, or reset=True "
+                "to start over, or accept_change=True to keep what is done, if you know that it is right"
+            )
 
 
 def _refuse_changes(before: PlanIdentity | None, plan: PlanIdentity, path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockflow.binding import check_outputs
 from blockflow.errors import ArrayError, PlanError, RunError, ValueLossError
 from blockflow.ops.inputs import opened
 from blockflow.ops.map_plan import plan_map
@@ -48,6 +49,9 @@ def label(
     num_workers: int | None = None,
     launcher: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
+    reset: bool = False,
+    accept_change: bool = False,
+    take_over: bool = False,
     progress: bool = True,
 ) -> tuple[Any, int]:
     """Number the connected objects of a mask, over any number of blocks.
@@ -69,7 +73,10 @@ def label(
         dtype: Of an output that is made; uint32, or uint64 for masks of 2^32 voxels or more, if not given.
         num_workers: As for :func:`~blockflow.ops.map_blocks`.
         launcher: As for :func:`~blockflow.ops.map_blocks`.
-        run_dir: As for :func:`~blockflow.ops.map_blocks`; the mask must not change in between.
+        run_dir: As for :func:`~blockflow.ops.map_blocks`.
+        reset: As for :func:`~blockflow.ops.map_blocks`.
+        accept_change: As for :func:`~blockflow.ops.map_blocks`.
+        take_over: As for :func:`~blockflow.ops.map_blocks`.
         progress: As for :func:`~blockflow.ops.map_blocks`.
 
     Returns:
@@ -84,6 +91,8 @@ def label(
     source = opened(mask, "r", "mask")
     if dtype is None:
         dtype = np.uint32 if prod(source.shape) < 2**32 else np.uint64
+    if not reset:
+        check_outputs(below(run_dir, "label_again"), [out])
     plan = plan_map(
         [source], [out], dtypes=[dtype], grid=grid, context=0, pad=None, shared=num_workers is None or num_workers > 0
     )
@@ -96,6 +105,9 @@ def label(
         "grid": plan.grid,
         "num_workers": num_workers,
         "launcher": launcher,
+        "reset": reset,
+        "accept_change": accept_change,
+        "take_over": take_over,
         "progress": progress,
     }
     look = partial(_look, structure)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from blockflow.plan.grid import Grid
     from blockflow.result import RunResult
 
-__all__ = ["below", "folder_for_all", "iter_blocks", "map_blocks", "returned"]
+__all__ = ["below", "folder_for_all", "iter_blocks", "map_blocks", "returned", "run_map"]
 
 
 def map_blocks(
@@ -66,6 +66,9 @@ def map_blocks(
     shared_chunks: SharedChunks = "refuse",
     name: str = "map_blocks",
     run_dir: str | os.PathLike[str] | None = None,
+    reset: bool = False,
+    accept_change: bool = False,
+    take_over: bool = False,
     progress: bool = True,
 ) -> Any:
     """Call a function on every block of some arrays, and put what it returns together to others.
@@ -124,7 +127,12 @@ def map_blocks(
         timeout: Seconds after which a block counts as failed, in worker processes.
         shared_chunks: See :class:`~blockflow.Task`; in this process blocks run one after the other anyway.
         name: Of the task, in the progress bar and of the folder of logs.
-        run_dir: Keep there what is done, so that the same call goes on where it was stopped. Outputs must be files.
+        run_dir: Keep there what is done, so that the same call goes on where it was stopped. Outputs must be files. The
+            directory is bound to them and to the sources: it is refused with others, or with an output that was deleted
+            and made again.
+        reset: Forget what the run directory says, and start over.
+        accept_change: Keep what is done although blocks or arrays are others: see :func:`~blockflow.run_blockwise`.
+        take_over: See :func:`~blockflow.run_blockwise`.
         progress: Show how far the run is.
 
     Returns:
@@ -162,8 +170,16 @@ def map_blocks(
         shared_chunks=shared_chunks,
         name=name,
         run_dir=run_dir,
+        reset=reset,
+        accept_change=accept_change,
+        take_over=take_over,
         progress=progress,
     )
+    return run_map(request)
+
+
+def run_map(request: MapRequest) -> Any:
+    """Do what :func:`map_blocks` was asked for; returns what that returns."""
     plan = request.plan()
     with work_of(request, plan) as work:
         if request.begins_here:
@@ -172,19 +188,19 @@ def map_blocks(
             result = run_blockwise(
                 work.elsewhere() if request.workers else work.here(),
                 request.workers > 0,
-                progress=progress,
+                progress=request.progress,
                 summary=False,
-                host=host,
-                run_dir=run_dir,
-                retry_failed=run_dir is not None,
+                host=request.host,
+                run_dir=request.run_dir,
+                **request.ledger_options,
             )
             work.check(result)
-        if collect:
+        if request.collect:
             return work.collected()
     if not request.outputs:
         return None
     results = [returned(*each) for each in zip(request.outputs, plan.sinks, strict=True)]
-    return results if isinstance(out, list | tuple) else results[0]
+    return results if isinstance(request.out, list | tuple) else results[0]
 
 
 def iter_blocks(
@@ -237,10 +253,15 @@ def _iterate(request: MapRequest, plan: MapPlan, *, ordered: bool) -> Iterator[t
             run, results = beginning.steps(), beginning.results
         elif request.workers:
             run = running_in_workers(
-                work.elsewhere(), request.run_dir, progress=request.progress, host=request.host, ended=results
+                work.elsewhere(),
+                request.run_dir,
+                progress=request.progress,
+                host=request.host,
+                ended=results,
+                **request.ledger_options,
             )
         else:
-            run = running_here(work.here(), request.run_dir, progress=request.progress)
+            run = running_here(work.here(), request.run_dir, progress=request.progress, **request.ledger_options)
         following = 0
         with closing(run):
             for _ in run:

@@ -22,8 +22,9 @@ from blockflow.arrays.preparing import prepare_ds
 from blockflow.errors import ArrayError, GeometryError, PlanError
 from blockflow.geometry import Roi
 from blockflow.ops.inputs import opened, put_into_place
-from blockflow.ops.mapping import below, map_blocks
+from blockflow.ops.mapping import below, map_blocks, run_map
 from blockflow.ops.reduction import Method, reduced
+from blockflow.ops.request import MapRequest
 from blockflow.plan.grid import Grid
 from blockflow.plan.per_axis import per_axis
 
@@ -57,6 +58,9 @@ def downsample(
     num_workers: int | None = None,
     launcher: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
+    reset: bool = False,
+    accept_change: bool = False,
+    take_over: bool = False,
     progress: bool = True,
 ) -> list[Array]:
     """Make an OME-Zarr multiscale image.
@@ -83,6 +87,9 @@ def downsample(
         num_workers: As for :func:`~blockflow.ops.map_blocks`.
         launcher: As for :func:`~blockflow.ops.map_blocks`.
         run_dir: As for :func:`~blockflow.ops.map_blocks`.
+        reset: As for :func:`~blockflow.ops.map_blocks`.
+        accept_change: As for :func:`~blockflow.ops.map_blocks`.
+        take_over: As for :func:`~blockflow.ops.map_blocks`.
         progress: As for :func:`~blockflow.ops.map_blocks`.
 
     Returns:
@@ -103,20 +110,31 @@ def downsample(
     if levels is not None:
         _positive("levels", levels)
     shapes = _shapes(source.shape[source.channel_dims :], factors, levels)
-    options: dict[str, Any] = {"num_workers": num_workers, "launcher": launcher, "progress": progress}
+    options: dict[str, Any] = {
+        "num_workers": num_workers,
+        "launcher": launcher,
+        "reset": reset,
+        "accept_change": accept_change,
+        "take_over": take_over,
+        "progress": progress,
+    }
     layout = _layout(source, chunks, shards)
     first, path = _first_level(source, group, layout, below(run_dir, "level_0"), options)
     arrays, paths = [first], [path]
     for number, shape in enumerate(shapes[1:], start=1):
         array = _next_level(arrays[-1], group, str(number), shape, factors, layout)
-        map_blocks(
-            partial(_shrink, arrays[-1], tuple(factors), method),
-            out=array,
-            grid=_grid_over(array),
-            call="block",
-            name=f"level_{number}",
-            run_dir=below(run_dir, f"level_{number}"),
-            **options,
+        run_map(
+            MapRequest(
+                function=partial(_shrink, arrays[-1], tuple(factors), method),
+                sources=(),
+                out=array,
+                grid=_grid_over(array),
+                call="block",
+                name=f"level_{number}",
+                run_dir=below(run_dir, f"level_{number}"),
+                also_read=(arrays[-1],),
+                **options,
+            )
         )
         arrays.append(array)
         paths.append(str(number))

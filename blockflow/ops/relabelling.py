@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from blockflow.errors import PlanError, ValueLossError
-from blockflow.ops.mapping import below, folder_for_all, iter_blocks, map_blocks
+from blockflow.ops.mapping import below, folder_for_all, iter_blocks, run_map
+from blockflow.ops.request import MapRequest
 
 if TYPE_CHECKING:
     import os
@@ -41,6 +42,9 @@ def relabel(
     num_workers: int | None = None,
     launcher: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
+    reset: bool = False,
+    accept_change: bool = False,
+    take_over: bool = False,
     progress: bool = True,
 ) -> tuple[Any, NDArray[Any]]:
     """Give labels other numbers, or consecutive ones.
@@ -61,7 +65,10 @@ def relabel(
         dtype: Of an output that is made; that of `labels` if not given.
         num_workers: As for :func:`~blockflow.ops.map_blocks`.
         launcher: As for :func:`~blockflow.ops.map_blocks`.
-        run_dir: As for :func:`~blockflow.ops.map_blocks`; the labels must not change in between.
+        run_dir: As for :func:`~blockflow.ops.map_blocks`.
+        reset: As for :func:`~blockflow.ops.map_blocks`.
+        accept_change: As for :func:`~blockflow.ops.map_blocks`.
+        take_over: As for :func:`~blockflow.ops.map_blocks`.
         progress: As for :func:`~blockflow.ops.map_blocks`.
 
     Returns:
@@ -75,7 +82,15 @@ def relabel(
     """
     if missing not in get_args(Missing):
         raise PlanError(f"missing must be one of {', '.join(map(repr, get_args(Missing)))}, got {missing!r}")
-    options: dict[str, Any] = {"grid": grid, "num_workers": num_workers, "launcher": launcher, "progress": progress}
+    options: dict[str, Any] = {
+        "grid": grid,
+        "num_workers": num_workers,
+        "launcher": launcher,
+        "reset": reset,
+        "accept_change": accept_change,
+        "take_over": take_over,
+        "progress": progress,
+    }
     if mapping is None:
         old = np.zeros(1, np.int64)
         for _, found in iter_blocks(
@@ -91,15 +106,18 @@ def relabel(
     with folder_for_all(below(run_dir, "table")) as folder:
         for name, column in zip(_COLUMNS, table, strict=True):
             np.save(folder / name, column)
-        new = map_blocks(
-            partial(_mapped, missing),
-            labels,
-            out=out,
-            dtype=dtype,
-            setup=partial(_load, folder),
-            name="relabel",
-            run_dir=below(run_dir, "relabel"),
-            **options,
+        new = run_map(
+            MapRequest(
+                function=partial(_mapped, missing),
+                sources=(labels,),
+                out=out,
+                dtype=dtype,
+                setup=partial(_load, folder),
+                name="relabel",
+                run_dir=below(run_dir, "relabel"),
+                also_read=table,
+                **options,
+            )
         )
     return new, old
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
+from blockflow.binding import check_outputs
 from blockflow.errors import PlanError
 from blockflow.launch.shared import processors
 from blockflow.ops.block_job import Call
@@ -53,6 +54,9 @@ class MapOptions(TypedDict, total=False):
     shared_chunks: SharedChunks
     name: str
     run_dir: str | os.PathLike[str] | None
+    reset: bool
+    accept_change: bool
+    take_over: bool
     progress: bool
 
 
@@ -84,7 +88,12 @@ class MapRequest:
     shared_chunks: SharedChunks = "refuse"
     name: str = "map_blocks"
     run_dir: Any = None
+    reset: bool = False
+    accept_change: bool = False
+    take_over: bool = False
     progress: bool = True
+    also_read: tuple[Any, ...] = ()
+    """Arrays of any axes that the function reads beside its sources; a run directory is bound to them."""
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -101,6 +110,10 @@ class MapRequest:
         kept = self.cache_bytes
         if isinstance(kept, bool) or not hasattr(kept, "__index__") or kept < 0:
             raise PlanError(f"cache_bytes must be a whole number >= 0, got {kept!r}")
+        if self.run_dir is None and (self.reset or self.accept_change or self.take_over):
+            raise PlanError("reset, accept_change and take_over say what to do with a run_dir; there is none")
+        if self.reset and self.accept_change:
+            raise PlanError("reset forgets everything that happened, so accept_change has no meaning")
         if self.remote and self.run_dir is None:
             raise PlanError(
                 "workers on other machines keep results and exceptions in the run directory: pass run_dir, of a file "
@@ -158,8 +171,22 @@ class MapRequest:
         """Whether workers may be on other machines."""
         return not is_local(launchers_of(self.launcher, "launcher"))
 
+    @property
+    def ledger_options(self) -> dict[str, Any]:
+        """How the run directory is opened, if there is one."""
+        if self.run_dir is None:
+            return {}
+        return {
+            "reset": self.reset,
+            "retry_failed": not self.reset,
+            "accept_change": self.accept_change,
+            "take_over": self.take_over,
+        }
+
     def plan(self) -> MapPlan:
         """The arrays and blocks, checked."""
+        if not self.reset:
+            check_outputs(self.run_dir, self.outputs)
         return plan_map(
             self.sources,
             self.outputs,

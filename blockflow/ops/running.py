@@ -23,7 +23,7 @@ from blockflow.result import result_of
 from blockflow.visibility import check_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from blockflow.ledger.run_ledger import RunLedger
     from blockflow.plan.plan import Plan
@@ -36,12 +36,15 @@ LOOK_SECONDS = 0.02
 """How often somebody may look for something new."""
 
 
-def running_here(task: Task, run_dir: str | os.PathLike[str] | None, *, progress: bool) -> Generator[None]:
+def running_here(
+    task: Task, run_dir: str | os.PathLike[str] | None, *, progress: bool, **options: bool
+) -> Generator[None]:
     """Run a task in this process.
 
     Args:
         task: What to run.
         run_dir: As for :func:`~blockflow.run.run_blockwise`.
+        options: Of the run directory: see :func:`~blockflow.binding.open_ledger`.
         progress: As for :func:`~blockflow.run.run_blockwise`.
 
     Raises:
@@ -49,7 +52,7 @@ def running_here(task: Task, run_dir: str | os.PathLike[str] | None, *, progress
     """
     plan = compile_plan([task])
     check_runnable(plan)
-    with _ledger(run_dir, plan) as ledger:
+    with _ledger(run_dir, plan, options) as ledger:
         yield from steps_here(scheduler_here(plan, ledger=ledger), make_display(progress=progress), ledger)
     yield
 
@@ -61,6 +64,7 @@ def running_in_workers(
     progress: bool,
     host: str | None,
     ended: list[RunResult],
+    **options: bool,
 ) -> Generator[None]:
     """Run a task in worker processes.
 
@@ -70,6 +74,7 @@ def running_in_workers(
         progress: As for :func:`~blockflow.run.run_blockwise`.
         host: As for :func:`~blockflow.run.run_blockwise`.
         ended: Gets the result.
+        options: Of the run directory: see :func:`~blockflow.binding.open_ledger`.
 
     Raises:
         RunError: The run could not be started, or not be carried on.
@@ -83,7 +88,7 @@ def running_in_workers(
 
     def run() -> None:
         try:
-            with _ledger(run_dir, plan) as ledger:
+            with _ledger(run_dir, plan, options) as ledger:
                 display = make_display(progress=progress)
                 scheduler, _ = run_in_processes(plan, display, endpoint=endpoint, stop_event=stop, ledger=ledger)
             ended.append(result_of(scheduler))
@@ -129,15 +134,16 @@ def beside(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[thread
 
 
 @contextmanager
-def _ledger(run_dir: str | os.PathLike[str] | None, plan: Plan) -> Iterator[RunLedger | None]:
+def _ledger(
+    run_dir: str | os.PathLike[str] | None, plan: Plan, options: Mapping[str, bool]
+) -> Iterator[RunLedger | None]:
     """The ledger of a run directory, if there is one."""
     if run_dir is None:
         yield None
         return
-    from blockflow.ledger.run_ledger import RunLedger
-    from blockflow.ledger.rundir import open_run
+    from blockflow.binding import open_ledger
 
-    ledger = RunLedger(open_run(run_dir, plan), retry_failed=True)
+    ledger = open_ledger(run_dir, plan, **options)
     try:
         yield ledger
     finally:

@@ -85,7 +85,7 @@ class Work:
             )
         folder = None if self.folder is None else self.folder.folder
         setup = partial(open_job, self._job(self._sources, self._sinks, folder), None if folder else self.kept)
-        outputs = self._plan.sinks if self._request.workers else ()  # one after the other, blocks may share chunks
+        outputs = self._plan.sinks if self._request.workers or self._request.run_dir is not None else ()
         return self._task(do_block_at_once if may_move else do_block, setup, outputs)
 
     def check_sendable(self) -> None:
@@ -145,10 +145,11 @@ class Work:
         )
 
     def _task(self, function: Callable[..., None], setup: Callable[[], OpenJob], outputs: tuple[Array, ...]) -> Task:
-        self.look()
-        self.failures.clear()  # they are of an earlier run in the same directory
         request, plan = self._request, self._plan
-        return Task(
+        if not request.reset:  # else the results that are there will be removed
+            self.look()
+        self.failures.clear()  # they are of an earlier run in the same directory
+        task = Task(
             request.name,
             grid=plan.grid,
             process_function=function,
@@ -163,8 +164,10 @@ class Work:
             mask=request.mask,
             inputs=plan.sources,
             outputs=outputs,
-            shared_chunks=request.shared_chunks,
+            shared_chunks=request.shared_chunks if request.workers else "serialize",  # one after the other anyway
         )
+        task.also_read = request.also_read
+        return task
 
     def look(self) -> None:
         """Find out which results have come since the last call."""
@@ -190,7 +193,11 @@ class Work:
         """
         lost = [index for index in range(self.size) if index not in self.kept] if self._request.mask is None else []
         if lost:
-            raise RunError(f"no result of block {lost[0]} and {len(lost) - 1} more is kept: run_dir is of another call")
+            where = "the run directory" if self.folder is None else self.folder.folder
+            raise RunError(
+                f"the results of {len(lost)} blocks, {lost[0]} the first, are missing in {where}, although these "
+                "blocks are done: put them back, or use reset=True to start over"
+            )
         return [self.result(index) for index in range(self.size)]
 
     def block(self, index: int) -> Block:

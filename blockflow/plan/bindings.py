@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["ArrayIdentity", "Kind"]
+__all__ = ["ArrayIdentity", "Kind", "TaskArrays"]
 
 Kind: TypeAlias = Literal["zarr", "file", "hdf5", "tiff", "memory", "other"]
 
@@ -45,3 +45,15 @@ class ArrayIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     content: str = ""
     """Digest of a sample of the voxels: ``"all:..."`` if all are in it, ``"some:..."`` if not; empty if none was taken.
     """
+
+
+class TaskArrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The arrays of one task."""
+
+    task_id: str
+    outputs: tuple[ArrayIdentity, ...] = ()
+    """What its blocks write."""
+    inputs: tuple[ArrayIdentity, ...] = ()
+    """What they read, with samples but for what blocks of the same run write."""
+    mask: ArrayIdentity | None = None
+    """What says which blocks have anything to do."""

@@ -14,7 +14,7 @@ Everything is asked one axis at a time, as blocks and chunks are products of int
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from math import gcd, prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -55,6 +55,8 @@ class Stored:
     """Extent of a chunk; of a voxel if the array has no chunks."""
     shard: tuple[int, ...] | None = None
     """Extent of a shard."""
+    array: Any = field(default=None, compare=False, repr=False)
+    """What was given; opened, if it was a path."""
 
     @property
     def unit(self) -> tuple[int, ...]:
@@ -134,6 +136,7 @@ def stored(value: Any, what: str, dims: int) -> Stored:
         origin=tuple(begin - start for (begin, _), start in zip(box, in_world(starts), strict=True)),
         chunk=in_world(chunks or [1] * len(shape)),
         shard=in_world(shards) if shards else None,
+        array=array,
     )
 
 

@@ -170,6 +170,8 @@ class Task:
     shared_chunks: SharedChunks = "refuse"
     """``"serialize"`` runs blocks that share a chunk or shard of an output one after the other instead."""
 
+    also_read: tuple[Any, ...] = field(init=False, default=(), repr=False)
+    """Arrays that blocks read beside `inputs`, of any axes: a run directory is bound to them too. Set by operations."""
     launchers: tuple[Launcher, ...] = field(init=False, repr=False)
     """`launcher` as a tuple; empty if it says nothing."""
     stored_inputs: tuple[Stored, ...] = field(init=False, repr=False)

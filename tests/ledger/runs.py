@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from blockflow.ledger.disk import Disk
 
 ME = Process(host="here", pid=1, boot_id="boot", started=1)
+RUN = "ab" * 16
 OTHER = Process(host="there", pid=2, boot_id="other", started=2)
 
 
@@ -49,6 +50,7 @@ def opened(
     me: Process = ME,
     alive: Callable[[Process, Process], bool | None] = nobody,
     now: float = 1000.0,
+    new_run: str = RUN,
     reset: bool = False,
     accept_change: bool = False,
     take_over: bool = False,
@@ -60,6 +62,7 @@ def opened(
         me=me,
         alive=alive,
         clock=lambda: now,
+        new_run=new_run,
         reset=reset,
         accept_change=accept_change,
         take_over=take_over,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -10,15 +11,16 @@ from hypothesis import strategies as st
 
 from blockflow.errors import DamagedLedgerError, LedgerVersionError
 from blockflow.ledger import frames
-from blockflow.ledger.frames import FRAME_HEAD_SIZE, HEAD_SIZE, Frame, FrameReader, encode_frame, encode_head
+from blockflow.ledger.frames import FRAME_HEAD_SIZE, HEAD_SIZE, Frame, FrameReader, Head, encode_frame, encode_head
 from blockflow.ledger.records import BlockFailed, BlocksDone, Record, decode_records, encode_records, join_records
+from tests.ledger.runs import RUN
 
 
 def written(*, records: int = 200, first: int = 1) -> tuple[list[Record], bytes, list[int]]:
     """Records of all sizes in commits of all sizes: the records, the file, and where its frames end."""
     random = Random(7)
     made: list[Record] = []
-    data = encode_head(first)
+    data = encode_head(Head(first, RUN))
     ends = [len(data)]
     while len(made) < records:
         batch: list[Record] = []
@@ -133,8 +135,15 @@ def test_nothing_is_read_behind_damage() -> None:
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "VERSION", 2)
-    data = encode_head(1)
+    monkeypatch.setattr(frames, "VERSION", 3)
+    data = encode_head(Head(1, RUN))
     monkeypatch.undo()
-    with pytest.raises(LedgerVersionError, match="format 2, this blockflow reads 1"):
+    with pytest.raises(LedgerVersionError, match="format 3, this blockflow reads 2"):
+        read(data)
+
+
+def test_a_journal_of_the_first_version_is_refused_by_its_version() -> None:
+    head = b"\xffblockflow-j\n" + (1).to_bytes(2, "little") + (1).to_bytes(8, "little")
+    data = head + crc32(head).to_bytes(4, "little") + bytes(100)
+    with pytest.raises(LedgerVersionError, match="format 1, this blockflow reads 2"):
         read(data)

@@ -11,7 +11,7 @@ from hypothesis import given
 from blockflow.geometry import Roi
 from blockflow.ledger.identity import decode_identity, differences, encode_identity, identity_of, same_blocks
 from blockflow.testing.strategies import plans
-from tests.ledger.runs import identity, plan_of, task
+from tests.ledger.runs import RUN, identity, plan_of, task
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @given(plans())
 def test_a_plan_survives_its_file(plan: Plan) -> None:
     found = identity_of(plan)
-    again = decode_identity(encode_identity(found), "plan.json")
+    again = decode_identity(encode_identity(found, RUN), "plan.json").plan
     assert again == found
     assert differences(found, again) == []
     assert [each.grid for each in again.tasks] == [planned.grid for planned in plan.tasks]

@@ -12,10 +12,11 @@ import pytest
 from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError
 from blockflow.ledger import journal as journal_module
 from blockflow.ledger.disk import LocalDisk
-from blockflow.ledger.frames import encode_frame, encode_head
+from blockflow.ledger.frames import Head, encode_frame, encode_head
 from blockflow.ledger.journal import FOLDER, Journal, JournalFile, JournalReader, journal_files
 from blockflow.ledger.records import Record, WorkerGone, encode_records, join_records
 from tests.ledger.fake_disk import FakeDisk
+from tests.ledger.runs import RUN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def begun(disk: Disk, epoch: int = 1, next_number: int = 1) -> Journal:
-    journal = Journal(disk, epoch, next_number)
+    journal = Journal(disk, epoch, next_number, run=RUN)
     journal.begin()
     return journal
 
@@ -158,7 +159,7 @@ def test_a_torn_tail_in_front_of_another_file_does_not_count() -> None:
 def test_files_that_a_snapshot_holds_are_not_read() -> None:
     disk = FakeDisk()
     disk.write(JournalFile(1, 1).path, b"rubbish")
-    disk.write(JournalFile(1, 10).path, encode_head(10))
+    disk.write(JournalFile(1, 10).path, encode_head(Head(10, RUN)))
     disk.write(f"{FOLDER}/mine.txt", b"")
     disk.write(f"{FOLDER}/1-x", b"")
     assert written(disk, after=9) == []
@@ -182,7 +183,7 @@ def test_a_cut_file_in_front_of_another_is_damage() -> None:
 )
 def test_frames_that_hold_something_else_are_damage(count: int, body: bytes, says: str) -> None:
     disk = FakeDisk()
-    disk.write(JournalFile(1, 1).path, encode_head(1) + encode_frame(1, count, body))
+    disk.write(JournalFile(1, 1).path, encode_head(Head(1, RUN)) + encode_frame(1, count, body))
     with pytest.raises(DamagedLedgerError, match=says):
         written(disk)
 

@@ -16,7 +16,7 @@ from blockflow.ledger.records import Began
 from blockflow.ledger.rundir import open_run
 from blockflow.state.transitions import BlockState
 from tests.ledger.fake_disk import FakeDisk
-from tests.ledger.runs import done, failed, opened, plan_of, task
+from tests.ledger.runs import RUN, done, failed, opened, plan_of, task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def test_no_run_directory(tmp_path: Path) -> None:
 
 def test_a_task_that_is_not_there() -> None:
     disk = FakeDisk()
-    layout.write_format(disk)
+    layout.write_format(disk, RUN)
     ledger = Ledger(disk, "run")
     assert ledger.task_ids == []
     with pytest.raises(TaskGraphError, match="there are none yet"):

@@ -111,7 +111,7 @@ def test_somebody_elses_directory_is_refused(tmp_path: Path, name: str) -> None:
     before = mode(tmp_path)
     for arguments in ({}, {"reset": True}, {"accept_change": True}, {"take_over": True}):
         with pytest.raises(RunDirectoryError, match=f"is not a run directory of blockflow.*holds {name[:7]}"):
-            open_run(tmp_path, plan_of(), **arguments)
+            open_run(tmp_path, plan_of(), **arguments)  # type: ignore[arg-type]
     assert (contents(tmp_path), mode(tmp_path)) == ({name: b"mine"}, before)
 
 
@@ -127,7 +127,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     [
         ("{", RunDirectoryError, "is damaged"),
         ('{"format": "something else", "version": 1}', RunDirectoryError, "says 'something else'"),
-        ('{"format": "blockflow run directory", "version": 2}', LedgerVersionError, "layout 2, this blockflow reads 1"),
+        ('{"format": "blockflow run directory", "version": 1}', LedgerVersionError, "layout 1, this blockflow reads 2"),
     ],
 )
 def test_another_format_is_refused(tmp_path: Path, text: str, error: type[Exception], says: str) -> None:

@@ -158,10 +158,10 @@ def test_missing_files_are_named(path: str) -> None:
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "VERSION", 2)
+    monkeypatch.setattr(snapshot_module, "VERSION", 3)
     disk = folded()
     monkeypatch.undo()
-    with pytest.raises(LedgerVersionError, match="format 2, this blockflow reads 1"):
+    with pytest.raises(LedgerVersionError, match="format 3, this blockflow reads 2"):
         find_snapshot(disk)
 
 

@@ -162,6 +162,7 @@ class Driver:
             me=Process(host=self.place, pid=self.life, boot_id=self.place, started=1),
             alive=cluster.lives.is_alive,
             clock=lambda: 1e9 + cluster.agenda.now,
+            new_run=f"{self.life:032x}",
         )
         return RunLedger(store)
 
