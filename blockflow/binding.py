@@ -80,7 +80,8 @@ def check_outputs(run_dir: str | os.PathLike[str] | None, outputs: Sequence[Any]
     """
     if run_dir is None or not os.path.isdir(run_dir):
         return
-    missing = [each for each in outputs if isinstance(each, str | os.PathLike) and not Path(each).exists()]
+    paths = [Path(each) for each in outputs if isinstance(each, str | os.PathLike)]
+    missing = [path for path in paths if not any(each.exists() for each in (path, _file_around(path)))]
     if not missing:
         return
     from blockflow.errors import RunDirectoryError
@@ -94,9 +95,14 @@ def check_outputs(run_dir: str | os.PathLike[str] | None, outputs: Sequence[Any]
     for task, count in done.items():
         raise PlanChangedError(
             f"{os.fspath(run_dir)} says that {count} blocks of task {task!r} are done, and their output is not there: "
-            f"there is nothing at {os.fspath(missing[0])}. Put it back, or use another run directory, or reset=True to "
+            f"there is nothing at {missing[0]}. Put it back, or use another run directory, or reset=True to "
             "start over"
         )
+
+
+def _file_around(path: Path) -> Path:
+    """The file that a path leads into, as those of HDF5 datasets do; the path itself if there is none."""
+    return next((parent for parent in path.parents if parent.is_file()), path)
 
 
 def _arrays_of(plan: Plan) -> list[TaskArrays]:
