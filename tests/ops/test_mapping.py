@@ -638,7 +638,7 @@ class TestResuming:
     def test_results_that_were_not_kept(self, tmp_path: Path) -> None:
         options: dict[str, Any] = {"grid": 4, "run_dir": tmp_path / "run", "call": "block", **HERE}
         map_blocks(lambda block, line: 1, np.arange(8), **options)
-        with pytest.raises(RunError, match="no result of block 0 and 1 more is kept"):
+        with pytest.raises(RunError, match="the results of 2 blocks, 0 the first, are missing in"):
             map_blocks(lambda block, line: 1, np.arange(8), collect=True, **options)
 
     def test_outputs_in_memory_are_refused(self, tmp_path: Path) -> None:
