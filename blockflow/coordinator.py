@@ -26,6 +26,7 @@ from msgspec import structs
 
 from blockflow.aside import Aside
 from blockflow.errors import LedgerFullError, RemoteProtocolError
+from blockflow.monitor.pauses import pause_line
 from blockflow.net.connection_file import close_connection
 from blockflow.net.listen import listen
 from blockflow.net.server import Peer, WorkerServer
@@ -397,6 +398,8 @@ class Coordinator:
                     asyncio.ensure_future(self._check(action)).add_done_callback(self._note_error)
                 case ev.TellFailure():
                     self.notices.append(action)
+                case ev.TellPause():
+                    _LOGGER.warning("%s", pause_line(self._scheduler.plan, action))
                 case _:
                     assert_never(action)
         for connection, messages in outgoing.items():

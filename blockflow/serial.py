@@ -5,6 +5,7 @@ For finding mistakes: a failure is raised at once, where a debugger can catch it
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from blockflow.errors import PlanError
+from blockflow.monitor.pauses import pause_line
 from blockflow.plan.block import Block, BlockStatus
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from blockflow.plan.task import Task
     from blockflow.state.scheduler import Scheduler
 
+_LOGGER = logging.getLogger("blockflow")
 
 DIARY_SECONDS = 0.05
 """How often blocks are recorded that nothing waits for."""
@@ -74,6 +77,8 @@ def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Gener
                 todo += scheduler.handle(ev.Ticked(), time.monotonic())
                 continue
             instruction = todo.popleft()
+            if isinstance(instruction, ev.TellPause):
+                _LOGGER.warning("%s", pause_line(plan, instruction))
             if isinstance(instruction, ev.RunChecks):
                 began = time.monotonic()
                 checked = call_checks(plan.tasks[instruction.task], instruction)

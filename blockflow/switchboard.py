@@ -41,7 +41,7 @@ class Close:
     reason: str
 
 
-Action: TypeAlias = Send | Close | ev.StartProcess | ev.RunChecks | ev.TellFailure
+Action: TypeAlias = Send | Close | ev.StartProcess | ev.RunChecks | ev.TellFailure | ev.TellPause
 
 
 @dataclass(slots=True, kw_only=True)
@@ -278,7 +278,7 @@ class Switchboard:
                     actions.append(_close(connection, self._lines[connection], SILENT))
                 case ev.AcknowledgeReport():
                     pass  # part of the answer to the message that carried the report
-                case ev.StartProcess() | ev.RunChecks() | ev.TellFailure():
+                case ev.StartProcess() | ev.RunChecks() | ev.TellFailure() | ev.TellPause():
                     actions.append(instruction)
                 case _:
                     assert_never(instruction)
@@ -293,7 +293,14 @@ class Switchboard:
 def _failure(said: wire.Failure | None) -> ev.BlockFailure | None:
     if said is None:
         return None
-    return ev.BlockFailure(index=said.index, error=said.error, traceback=said.traceback, where=said.where)
+    return ev.BlockFailure(
+        index=said.index,
+        error=said.error,
+        traceback=said.traceback,
+        where=said.where,
+        kind=said.kind,
+        disk=said.disk,
+    )
 
 
 def _microseconds(seconds: float | None) -> int | None:

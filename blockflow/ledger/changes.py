@@ -56,6 +56,12 @@ class Troubles:
         self._remember(failure)
         self._end(failure.index, final=final)
 
+    def spared(self, index: int, attempt: int) -> None:
+        """An attempt failed, and does not count."""
+        self.attempts[index] = attempt
+        self.counts[index] = self._budget(index)
+        self._end(index, final=False)
+
     def lost(self, index: int, error: str, *, final: bool) -> None:
         """A worker was lost with a block."""
         failures, losses = self._budget(index)
@@ -245,6 +251,8 @@ class Changes:
                 self._failed(record).failed(_failure_of(record), record.attempt, final=record.final)
             case rec.BlockLost():
                 self._failed(record).lost(record.index, record.error, final=record.final)
+            case rec.BlockSpared():
+                self._failed(record).spared(record.index, record.attempt)
             case rec.WorkerKnown():
                 self.workers[record.worker] = record
             case rec.WorkerGone():
@@ -258,9 +266,10 @@ class Changes:
             begins, counts = rec.blocks_of(runs)
             task.troubles.forget(zip(begins.tolist(), counts.tolist(), strict=True))
 
-    def _failed(self, record: rec.BlockFailed | rec.BlockLost) -> Troubles:
+    def _failed(self, record: rec.BlockFailed | rec.BlockLost | rec.BlockSpared) -> Troubles:
         task = self._task(record.task)
-        task.add((record.index, 1), BlockState.FAILED if record.final else BlockState.PENDING)
+        final = not isinstance(record, rec.BlockSpared) and record.final
+        task.add((record.index, 1), BlockState.FAILED if final else BlockState.PENDING)
         return task.troubles
 
     def _task(self, number: int) -> TaskChanges:

@@ -132,8 +132,26 @@ class Mishaps(_Record, frozen=True, tag=9):
     """The last that failed."""
 
 
+class BlockSpared(_Record, frozen=True, tag=10):
+    """An attempt at a block failed because storage did: it has ended, and costs the block nothing."""
+
+    task: Natural
+    index: Natural
+    attempt: Natural
+    error: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+
+
 Record: TypeAlias = (
-    Began | WorkerKnown | WorkerGone | BlocksDone | BlocksSkipped | BlockFailed | BlockLost | Stopped | Mishaps
+    Began
+    | WorkerKnown
+    | WorkerGone
+    | BlocksDone
+    | BlocksSkipped
+    | BlockFailed
+    | BlockLost
+    | Stopped
+    | Mishaps
+    | BlockSpared
 )
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -158,6 +158,9 @@ def _in_words_of_ledger(record: said.Record) -> Iterator[rec.Record]:
         case said.RecordSkipped():
             for runs in rec.runs_of(np.sort(record.indices)):
                 yield rec.BlocksSkipped(record.task, runs)
+        case said.RecordFailure() if record.spared:
+            if record.attempt:  # else its pre-check failed, which is asked again
+                yield rec.BlockSpared(record.task, record.failure.index, record.attempt, record.failure.error)
         case said.RecordFailure():
             failure = record.failure
             yield rec.BlockFailed(

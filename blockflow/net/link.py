@@ -18,9 +18,11 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
+from blockflow.mounts import disk_of, full_disk
 from blockflow.net.alarm import Alarm
 from blockflow.net.connection_file import INVITATION, Connection, keep_connection, read_connection
 from blockflow.net.dial import dial
@@ -32,6 +34,7 @@ from blockflow.wire.failures import FailureText
 from blockflow.wire.framing import frame
 from blockflow.wire.messages import decode_from_driver, encode
 from blockflow.wire.session import WorkerSession
+from blockflow.wire.storage_errors import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,6 +196,8 @@ class Link:
             seconds: How long it took.
             asks: The next block will be wanted at once.
         """
+        if failure is not None and failure.kind is not FailureKind.CODE:
+            failure = replace(failure, disk=disk_of(failure.disk) if failure.disk else full_disk())
         with self._lock:
             self._current.pop((given.lease.number, given.position), None)
             now = _now()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from blockflow.errors import SchedulerError
 from blockflow.plan.block import Block, BlockStatus
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
+from blockflow.wire.storage_errors import FailureKind
 
 if TYPE_CHECKING:
     from blockflow.state.scheduler import Scheduler
@@ -79,7 +82,9 @@ class ByHand:
                 granted = instruction
             elif isinstance(instruction, ev.RunChecks):
                 checked = call_checks(self._scheduler.plan.tasks[instruction.task], instruction)
-                todo += self._scheduler.handle(checked, now=0.0)
+                # There is no clock here, so nothing could ever be waited for.
+                failures = tuple(structs.replace(failure, kind=FailureKind.CODE) for failure in checked.failures)
+                todo += self._scheduler.handle(structs.replace(checked, failures=failures), now=0.0)
         return granted
 
 

@@ -44,6 +44,8 @@ def call_checks(plan: TaskPlan, asked: RunChecks) -> BlocksChecked:
                     error=f"{asked.phase.value} raised {text.error}",
                     traceback=text.traceback,
                     where=text.where,
+                    kind=text.kind,
+                    disk=text.disk,
                 )
             )
     return _checked(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
 
+from blockflow.wire.storage_errors import FailureKind
+
 if TYPE_CHECKING:
     from blockflow.plan.slices import Indices
 
@@ -27,6 +29,10 @@ class BlockFailure(Struct, frozen=True, kw_only=True):
     """The worker's traceback; empty if there is none."""
     where: str = ""
     """The last line of user code in the traceback; with the type of the error it tells one cause from another."""
+    kind: FailureKind = FailureKind.CODE
+    """Whether the block is to blame, or storage."""
+    disk: str = ""
+    """What storage failed on, if it did; empty if unknown."""
 
 
 class Phase(Enum):
@@ -251,6 +257,30 @@ class TellFailure(Struct, frozen=True, kw_only=True):
     """The block will not be tried again."""
 
 
+class TellPause(Struct, frozen=True, kw_only=True):
+    """Let people know that a task waits for its storage on a host, or goes on."""
+
+    task: int
+    host: str
+    """Empty for the driver's, where checks are called."""
+    disk: str
+    """Empty if unknown."""
+    error: str = ""
+    """What storage said; empty if it is over."""
+    full: bool = False
+    """There is no space left."""
+    seconds: float = 0.0
+    """How long it lasted, if it is over."""
+
+
 Instruction: TypeAlias = (
-    GrantLease | AcknowledgeReport | RecallLease | DismissWorker | CutOff | StartProcess | RunChecks | TellFailure
+    GrantLease
+    | AcknowledgeReport
+    | RecallLease
+    | DismissWorker
+    | CutOff
+    | StartProcess
+    | RunChecks
+    | TellFailure
+    | TellPause
 )

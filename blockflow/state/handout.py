@@ -15,6 +15,7 @@ from blockflow.plan.plan import single
 from blockflow.state import events as ev
 from blockflow.state.leases import LARGEST_LEASE
 from blockflow.state.retries import PATIENCE
+from blockflow.state.storage_pauses import DRIVER
 from blockflow.state.surplus import surplus_workers
 from blockflow.state.transitions import BlockState, Cause
 
@@ -106,7 +107,7 @@ class Handout:
             for number in numbers:
                 book = self._books[number]
                 if book.given_up:
-                    done += self._recall_all(number)
+                    done += self.recall_all(number)
                 elif not self._absence.waiting:
                     book.frontier.fall_due(now)
                     done += self._checks(book, now)
@@ -133,11 +134,14 @@ class Handout:
                 done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
         return done
 
-    def _recall_all(self, task: int) -> list[ev.Instruction]:
-        """Ask the workers of a task for all blocks they have not started."""
+    def recall_all(self, task: int, host: str | None = None) -> list[ev.Instruction]:
+        """Ask the workers of a task, on one host or on all, for all blocks they have not started."""
         done: list[ev.Instruction] = []
         for lease in self._leases:
-            if lease.task == task and not lease.recalled and self._workers[lease.worker].connected:
+            worker = self._workers[lease.worker]
+            if host not in (None, worker.host):
+                continue
+            if lease.task == task and not lease.recalled and worker.connected:
                 lease.recalled = True
                 done.append(ev.RecallLease(worker=lease.worker, lease=lease.number))
         return done
@@ -175,9 +179,9 @@ class Handout:
                 times.append(book.frontier.next_due)
             if book.frontier.again:
                 times.append(next(iter(book.frontier.again.values())).due + PATIENCE)
-            if book.hosts.quarantined:
-                hosts = {self._workers[worker].host for worker in book.asking if self._is_held_back(book, worker)}
-                times += [book.hosts.until(host) for host in hosts]
+            if book.hosts.quarantined or len(book.storage):
+                held = {self._held_until(book, worker) for worker in book.asking}
+                times += [until for until in held if until is not None]
         first = min((time for time in times if time > now), default=None)
         if first is None:
             self._looks.pop(book.plan.number, None)
@@ -217,14 +221,16 @@ class Handout:
                 break
             if not self._resources.allow(book.plan.number, worker):
                 continue
-            tries = self._is_held_back(book, worker)
+            until = self._held_until(book, worker)
+            tries = until is not None
             host = self._workers[worker].host
-            if tries and now < book.hosts.until(host):
+            if until is not None and now < until:
                 continue
             indices = self._next_blocks(book, worker, now, reporter, tries=tries)
             if not len(indices):
                 continue
             if tries:
+                book.storage.tries(host, now)
                 book.hosts.tries(host, now)
             del book.asking[worker]
             book.started = True
@@ -251,11 +257,21 @@ class Handout:
         return [ev.DismissWorker(worker=worker) for worker in leaving]
 
     def _is_held_back(self, book: TaskBook, worker: int) -> bool:
-        """Whether the host of a worker is in quarantine, and there are workers elsewhere."""
-        hosts = book.hosts
-        if not hosts.quarantined or not hosts.is_quarantined(self._workers[worker].host):
-            return False
-        return any(not hosts.is_quarantined(self._workers[other].host) for other in book.workers)
+        """Whether a worker gets single blocks from time to time, and no others."""
+        return self._held_until(book, worker) is not None
+
+    def _held_until(self, book: TaskBook, worker: int) -> float | None:
+        """When a single block may be tried on the host of a worker; None if it may have as many as it likes.
+
+        Its storage fails there, or the host is in quarantine, and there are workers elsewhere.
+        """
+        hosts, host = book.hosts, self._workers[worker].host
+        until = book.storage.until(host) if len(book.storage) else None
+        if not hosts.quarantined or not hosts.is_quarantined(host):
+            return until
+        if all(hosts.is_quarantined(self._workers[other].host) for other in book.workers):
+            return until
+        return max(hosts.until(host), until or 0.0)
 
     def _free(self, book: TaskBook) -> Iterator[int]:
         """Workers that ask, and may be given blocks."""
@@ -292,15 +308,19 @@ class Handout:
         task = book.plan.task
         if not task.is_checked or len(book.being_checked):
             return []
+        until = book.storage.until(DRIVER) if len(book.storage) else None
+        if until is not None and now < until:
+            return []
         # Two leases ahead for every worker: checking goes on while they work, and stops when nobody asks.
         ahead = 2 * task.num_workers * book.pace.batch(waiting=len(book.cleared) + 1, takers=1)
         if len(book.cleared) >= ahead:
             return []
         largest = LARGEST_LEASE if task.pre_check is not None else LARGEST_BULK
-        size = book.check_pace.batch(waiting=2 * len(book.frontier), takers=1, largest=largest)
+        size = book.check_pace.batch(waiting=2 * len(book.frontier), takers=1, largest=largest if until is None else 1)
         indices = self._draw(book, size, now)
         if not len(indices):
             return []
+        book.storage.tries(DRIVER, now)
         book.being_checked = indices
         return [ev.RunChecks(task=book.plan.number, phase=ev.Phase.BEFORE, indices=indices)]
 

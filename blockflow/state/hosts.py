@@ -77,7 +77,8 @@ class Hosts:
         return until
 
     def tries(self, host: str, now: float) -> None:
-        """A block is given out on a host that is in quarantine."""
-        known = self._bad[host]
-        known.tried = True
-        known.until = now + known.seconds
+        """A block is given out on a host, which may be in quarantine."""
+        known = self._bad.get(host)
+        if known is not None and known.until is not None:
+            known.tried = True
+            known.until = now + known.seconds

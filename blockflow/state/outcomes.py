@@ -13,7 +13,8 @@ from blockflow.state import events as ev
 from blockflow.state.consequences import orphan, release
 from blockflow.state.records import Record, RecordDone, RecordFailure, RecordLoss, RecordSkipped
 from blockflow.state.retries import Retry, wait_before
-from blockflow.state.transitions import Cause
+from blockflow.state.storage_pauses import is_spared
+from blockflow.state.transitions import BlockState, Cause
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,9 +79,12 @@ class Outcomes:
 
     def failed(
         self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
-    ) -> ev.TellFailure:
+    ) -> list[ev.Instruction]:
         """An attempt failed in the user's code: on a worker, or (None, attempt 0) in the pre-check."""
         mishaps = book.mishaps[failure.index]
+        if is_spared(failure, mishaps, book.blocks.count(BlockState.DONE), now):
+            self._spared(book, failure, worker, attempt, now)
+            return []
         mishaps.failures += 1
         mishaps.attempt = attempt
         final = mishaps.failures > book.plan.task.max_retries
@@ -93,7 +97,16 @@ class Outcomes:
             book.frontier.add(single(failure.index))  # it must not run before its pre-check agrees
         else:
             self._run_again(book, failure.index, worker, now, lost=False)
-        return ev.TellFailure(task=book.plan.number, failure=failure, final=final)
+        return [ev.TellFailure(task=book.plan.number, failure=failure, final=final)]
+
+    def _spared(self, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float) -> None:
+        """Storage is to blame for a failure: the block waits for a worker as if it had not run."""
+        book.mishaps[failure.index].attempt = attempt
+        self.record(RecordFailure(task=book.plan.number, attempt=attempt, failure=failure, final=False, spared=True))
+        if worker is None:
+            book.frontier.add(single(failure.index))
+        else:
+            self.not_run(book, single(failure.index), now)
 
     def not_run(self, book: TaskBook, indices: Indices, now: float) -> None:
         """Blocks were handed out, but are given back."""

@@ -43,6 +43,8 @@ class RecordFailure(Struct, frozen=True, kw_only=True):
     failure: BlockFailure
     final: bool
     """It is not tried again."""
+    spared: bool = False
+    """Storage was to blame: the attempt has ended, and costs the block nothing."""
 
 
 class RecordLoss(Struct, frozen=True, kw_only=True):

@@ -37,6 +37,10 @@ class Mishaps:
     """Where these workers ran, as far as is known."""
     attempt: int = 0
     """The last that failed."""
+    storage_since: float | None = None
+    """When it failed for the first time because storage did; None if it never has."""
+    done_then: int = 0
+    """Blocks of its task that were done by then."""
 
     def remember(self, worker: int, host: str) -> None:
         """It failed on a worker, or the worker was lost with it."""

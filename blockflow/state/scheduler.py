@@ -27,8 +27,10 @@ from blockflow.state.leases import Lease, Leases
 from blockflow.state.outcomes import Outcomes
 from blockflow.state.resources import Resources
 from blockflow.state.restoring import restore
+from blockflow.state.storage_pauses import DRIVER
 from blockflow.state.task_book import NOTHING, TaskBook, TaskState
 from blockflow.state.validation import validate
+from blockflow.wire.storage_errors import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -288,10 +290,8 @@ class Scheduler:
             fine = ~np.isin(reported, [failure.index for failure in event.failures])
             attempt_of = dict(zip(reported.tolist(), attempts.tolist(), strict=True))
             good, attempts = reported[fine], attempts[fine]
-            done += [
-                self._outcomes.failed(book, failure, event.worker, attempt_of[failure.index], now)
-                for failure in event.failures
-            ]
+            for failure in event.failures:
+                done += self._outcomes.failed(book, failure, event.worker, attempt_of[failure.index], now)
         if book.plan.task.post_check is not None and len(good):
             runs = zip(good.tolist(), attempts.tolist(), strict=True)
             book.verifying.update((index, (event.worker, attempt)) for index, attempt in runs)
@@ -306,14 +306,33 @@ class Scheduler:
         if good:
             worker.failed_in_a_row.clear()
             book.hosts.succeeded(worker.host)
-        worker.failed_in_a_row.update(failure.index for failure in event.failures)
+        done = self._note_storage(book, worker.host, event.failures, good, now)
         for failure in event.failures:
-            book.hosts.failed(worker.host, failure.index, now)
+            if failure.kind is FailureKind.CODE:
+                worker.failed_in_a_row.add(failure.index)
+                book.hosts.failed(worker.host, failure.index, now)
         replaceable = worker.process is not None and event.worker in book.workers
         if len(worker.failed_in_a_row) < FAILURES_IN_A_ROW or not replaceable:
-            return []
+            return done
         self._leave_alone(event.worker)
-        return [ev.DismissWorker(worker=event.worker)]
+        return [*done, ev.DismissWorker(worker=event.worker)]
+
+    def _note_storage(
+        self, book: TaskBook, host: str, failures: Iterable[ev.BlockFailure], good: int, now: float
+    ) -> list[ev.Instruction]:
+        """Let a host wait for its storage, or go on; what people and its workers have to hear of that."""
+        task, done = book.plan.number, list[ev.Instruction]()
+        over = book.storage.succeeded(host) if good and len(book.storage) else None
+        if over is not None:
+            done.append(ev.TellPause(task=task, host=host, disk=over.disk, seconds=now - over.since))
+        for failure in failures:
+            if failure.kind is FailureKind.CODE:
+                continue
+            if book.storage.failed(host, failure, now):
+                full = failure.kind is FailureKind.FULL
+                done.append(ev.TellPause(task=task, host=host, disk=failure.disk, error=failure.error, full=full))
+            done += self._handout.recall_all(task, host)
+        return done
 
     def _returned(self, event: ev.BlocksReturned, now: float) -> None:
         self._known(event.worker, now)
@@ -385,6 +404,7 @@ class Scheduler:
     def _checked(self, event: ev.BlocksChecked, now: float) -> list[ev.Instruction]:
         book = self._books[event.task]
         self._touched.add(event.task)
+        told = self._note_storage(book, DRIVER, event.failures, len(event.passed) + len(event.refused), now)
         if event.phase is ev.Phase.BEFORE:
             total = len(event.passed) + len(event.refused) + len(event.failures)
             book.check_pace.measured(total, event.seconds)
@@ -392,17 +412,18 @@ class Scheduler:
             if len(event.passed):
                 self._outcomes.skipped(book, event.passed, now)
             book.cleared.add(event.refused)
-            return [self._outcomes.failed(book, failure, None, 0, now) for failure in event.failures]
+            for failure in event.failures:
+                told += self._outcomes.failed(book, failure, None, 0, now)
+            return told
         if len(event.passed):
             attempts = [book.verifying.pop(index)[1] for index in event.passed.tolist()]
             self._outcomes.done(book, event.passed, np.array(attempts, dtype=np.int64), 0.0, now)
         refused = tuple(
             ev.BlockFailure(index=index, error="refused by the post-check") for index in event.refused.tolist()
         )
-        return [
-            self._outcomes.failed(book, failure, *book.verifying.pop(failure.index), now)
-            for failure in refused + event.failures
-        ]
+        for failure in refused + event.failures:
+            told += self._outcomes.failed(book, failure, *book.verifying.pop(failure.index), now)
+        return told
 
     # -------------------------------------------------------------------------------- what events have in common
 
@@ -422,7 +443,7 @@ class Scheduler:
                 failure, known.failure = known.failure, None
                 at = int(np.flatnonzero(lease.indices == failure.index)[0])
                 book.hosts.failed(known.host, failure.index, now)
-                done.append(self._outcomes.failed(book, failure, worker, lease.attempt + at, now))
+                done += self._outcomes.failed(book, failure, worker, lease.attempt + at, now)
                 left = left[left != failure.index]
             if len(left):
                 self._outcomes.not_run(book, left, now)

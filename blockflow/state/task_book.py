@@ -23,6 +23,7 @@ from blockflow.state.leases import Pace
 from blockflow.state.limits import Limit
 from blockflow.state.pool import Pool
 from blockflow.state.retries import Mishaps
+from blockflow.state.storage_pauses import StoragePauses
 from blockflow.state.transitions import ENDED, SATISFIED, BlockState, Cause
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class TaskBook:
         self.check_pace = Pace()
         """Of the pre-checks."""
         self.hosts = Hosts()
+        self.storage = StoragePauses()
         self.first_blocks = FirstBlocks()
         self.started = False
         self.workers: set[int] = set()

@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blockflow.wire.storage_errors import FailureKind, storage_error
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -41,6 +43,9 @@ class FailureText:
     """Python's traceback, without blockflow's own frames."""
     where: str
     """The innermost line of the user's own code, as ``file:line``; empty if there is none."""
+    kind: FailureKind = FailureKind.CODE
+    disk: str = ""
+    """The file that storage failed on, or once somebody has looked, its disk; empty if unknown or of no interest."""
 
 
 def describe(error: BaseException) -> FailureText:
@@ -59,10 +64,13 @@ def describe(error: BaseException) -> FailureText:
     if frames:
         summary.stack = traceback.StackSummary.from_list(frames)
     where = _where([(_file_of(frame), line) for frame, line in traceback.walk_tb(error.__traceback__)])
+    kind, file = storage_error(error)
     return FailureText(
         error=_shortened(" ".join(_in_words(error).split()), LONGEST_ERROR, " [...] "),
         traceback=_shortened("".join(summary.format()), LONGEST_TRACEBACK, "\n[...]\n"),
         where=_sendable(where)[-LONGEST_WHERE:],
+        kind=kind,
+        disk=_sendable(file),
     )
 
 

@@ -22,8 +22,9 @@ from msgspec import Meta, structs
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
 from blockflow.plan.grid import Axis, BalancedAxis, Grid, RegularAxis
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
+from blockflow.wire.storage_errors import FailureKind
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the protocol; both sides must have the same."""
 
 LARGEST_HELLO = 1024
@@ -71,6 +72,10 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     error: Annotated[str, Meta(max_length=LONGEST_ERROR)]
     traceback: Annotated[str, Meta(max_length=LONGEST_TRACEBACK)]
     where: Name
+    kind: FailureKind = FailureKind.CODE
+    """Whether the block is to blame."""
+    disk: Name = ""
+    """What storage failed on, if it did; empty if unknown."""
 
 
 class Report(_Message, frozen=True, tag=2):

@@ -383,7 +383,9 @@ class WorkerSession:
 
 
 def _failure(index: int, text: FailureText) -> Failure:
-    return Failure(index, text.error, text.traceback, text.where[-LONGEST_WHERE:])
+    return Failure(
+        index, text.error, text.traceback, text.where[-LONGEST_WHERE:], text.kind, text.disk[-LONGEST_WHERE:]
+    )
 
 
 def _seconds(microseconds: int | None) -> float | None:

@@ -264,10 +264,11 @@ def _fields(message: wire.Report) -> tuple[int, int, int]:
 
 
 def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
-    def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.TellFailure]:
+    def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.Instruction]:
         book = book_of._books[lease.task]
         failures = [ev.BlockFailure(index=index, error="lost") for index in lease.outstanding.tolist()]
-        return [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
+        told = [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
+        return [each for told_of_one in told for each in told_of_one]
 
     patch.setattr(Outcomes, "lost", lost)
 

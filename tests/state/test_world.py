@@ -77,10 +77,11 @@ def uses_attempt_numbers_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
-    def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.TellFailure]:
+    def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.Instruction]:
         book = book_of._books[lease.task]
         failures = [ev.BlockFailure(index=index, error="lost") for index in lease.outstanding.tolist()]
-        return [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
+        told = [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
+        return [each for told_of_one in told for each in told_of_one]
 
     patch.setattr(Outcomes, "lost", lost)
 
@@ -195,10 +196,11 @@ def quarantines_a_host_too_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def quarantines_the_only_host(patch: pytest.MonkeyPatch) -> None:
-    def is_held_back(handout: Handout, book: TaskBook, worker: int) -> bool:
-        return book.hosts.is_quarantined(handout._workers[worker].host)
+    def held_until(handout: Handout, book: TaskBook, worker: int) -> float | None:
+        host = handout._workers[worker].host
+        return book.hosts.until(host) if book.hosts.is_quarantined(host) else None
 
-    patch.setattr(Handout, "_is_held_back", is_held_back)
+    patch.setattr(Handout, "_held_until", held_until)
 
 
 def burns_what_cannot_work(patch: pytest.MonkeyPatch) -> None:

@@ -277,7 +277,7 @@ class Driver:
                     self.later(action.delay, lambda start=action: self._start(start))  # type: ignore[misc]
                 case ev.RunChecks():
                     self._check(action)
-                case ev.TellFailure():
+                case ev.TellFailure() | ev.TellPause():
                     pass
         self.look_whether_finished()
         self._plan_tick()
