@@ -100,7 +100,10 @@ def test_every_client_gets_a_number_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (hello(protocol=wire.PROTOCOL + 1), "speaks protocol 2, the driver 1: use one version of blockflow"),
+        (
+            hello(protocol=wire.PROTOCOL + 1),
+            f"speaks protocol {wire.PROTOCOL + 1}, the driver {wire.PROTOCOL}: use one version of blockflow",
+        ),
         (hello(run="other"), f"this is run {RUN}, not other"),
         (hello("nothing"), "no task is called 'nothing'; there are 't'"),
         (hello("n" * 255), "no task is called"),
