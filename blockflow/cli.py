@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from blockflow import __version__
-from blockflow.errors import BlockflowError, RunError
+from blockflow.errors import ArrayError, BlockflowError, RunError
 from blockflow.optional import not_installed
+from blockflow.paths import local_path
 
 DONE, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         help="an image file (PNG, TIFF, ...), a .npy file, or an array in a zarr store (x.zarr/raw); by default the "
         "picture of an astronaut that comes with scikit-image",
     )
-    demo.add_argument("--output", type=Path, default=Path("blockflow_demo"), help="folder for results (%(default)s)")
+    demo.add_argument("--output", type=_path, default=Path("blockflow_demo"), help="folder for results (%(default)s)")
     demo.add_argument(
         "--workers", type=_count, default=min(4, os.cpu_count() or 1), help="processes per task (%(default)s)"
     )
@@ -108,7 +109,7 @@ def _add_run_commands(commands: Any) -> None:
     worker.add_argument(
         "place",
         metavar="RUN",
-        type=Path,
+        type=_path,
         nargs="?",
         help=f"{where}; by default the run of the invitation in the environment (see `blockflow invite`)",
     )
@@ -123,7 +124,7 @@ def _add_run_commands(commands: Any) -> None:
         "then take part in the run. It holds the key of the run: hand it on as a secret, as in "
         "`blockflow invite RUN | ssh node '. /dev/stdin; blockflow worker'`.",
     )
-    invite.add_argument("place", metavar="RUN", type=Path, help=where)
+    invite.add_argument("place", metavar="RUN", type=_path, help=where)
     invite.add_argument("--task", help="id of the task; needed if the run has several")
     invite.add_argument("--script", action="store_true", help="for scripts with Client(): leave out the function")
     invite.set_defaults(run=_invite)
@@ -136,7 +137,7 @@ def _add_run_commands(commands: Any) -> None:
         "finish the blocks they have begun. With 0 the task pauses. A driver that is started again has as many as its "
         "script says.",
     )
-    scale.add_argument("place", metavar="RUN", type=Path, help=where)
+    scale.add_argument("place", metavar="RUN", type=_path, help=where)
     scale.add_argument("task", help="id of the task")
     scale.add_argument("workers", metavar="N", type=_whole, help="number of workers")
     scale.set_defaults(run=_scale)
@@ -147,7 +148,7 @@ def _add_run_commands(commands: Any) -> None:
         description="End all jobs that a run has on clusters, by their recorded ids, also if its driver is gone. A "
         "driver that is there ends the run.",
     )
-    cancel.add_argument("place", metavar="RUN", type=Path, help=where)
+    cancel.add_argument("place", metavar="RUN", type=_path, help=where)
     cancel.set_defaults(run=_cancel)
 
 
@@ -211,6 +212,14 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
     sys.stdout.write("\n".join(cancel_run(arguments.place)) + "\n")
     return DONE
+
+
+def _path(text: str) -> Path:
+    """A path of this machine's file systems."""
+    try:
+        return local_path(text, "it")
+    except ArrayError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:

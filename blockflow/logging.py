@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blockflow.errors import PlanError
 from blockflow.trusted_files import READABLE, folder_of, open_folder
 
 if TYPE_CHECKING:
@@ -26,9 +27,17 @@ def set_log_basedir(path: str | os.PathLike[str] | None) -> None:
 
     Args:
         path: The directory; None sends the output of workers to the console.
+
+    Raises:
+        PlanError: It is no path of this machine's file systems.
     """
     global _basedir
-    _basedir = None if path is None else Path(path)
+    if path is None:
+        _basedir = None
+        return
+    from blockflow.paths import local_path  # here, as workers do not need it
+
+    _basedir = local_path(path, "the directory of logs", PlanError)
 
 
 def get_log_basedir() -> Path | None:

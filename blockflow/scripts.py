@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from blockflow.errors import PlanError
+from blockflow.paths import local_path
 from blockflow.plan import plan
 from blockflow.plan.task import Task
 
@@ -42,6 +43,8 @@ def tasks_in(target: str) -> list[Task]:
     ...
     blockflow.errors.PlanError: there is no script nowhere.py
     """
+    if "://" in target or "\\" in target:
+        local_path(target, "the script", PlanError)
     place, _, name = target.partition(":")
     names: dict[str, Any] = {}
     try:

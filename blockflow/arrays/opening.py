@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, ZarrUserWarning
+from zarr.storage import LocalStore
 
 from blockflow.arrays.array import Array
 from blockflow.arrays.axes import Axes, with_attributes
+from blockflow.arrays.formats import nothing_at
 from blockflow.arrays.multiscales import with_multiscales
 from blockflow.arrays.places import Place, place_of
 from blockflow.errors import ArrayError, ArrayNotFoundError, GeometryError, MetadataError
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["r", "r+", "a"]
 ZarrMode = Literal["r", "r+"]
+
+_LISTED = 20
+"""Members of a group that a message names at most."""
 
 DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
 """What zarr raises when a metadata document is not what it should be."""
@@ -108,6 +113,11 @@ def open_zarr(place: Place, mode: ZarrMode) -> zarr.Array[Any]:
     node = node_at(place, mode)
     if isinstance(node, zarr.Array):
         return node
+    if isinstance(place.store, LocalStore):
+        if place.missing and not place.store.root.exists():
+            raise ArrayNotFoundError(f"no array at {place}: {nothing_at(place.store.root)}")
+        if place.missing:
+            raise ArrayNotFoundError(f"no array at {place}: {place.store.root} is a file, and no zarr store")
     for above in (place, *place.ancestors):
         group = node_at(above, "r")
         if isinstance(group, zarr.Group):
@@ -182,4 +192,5 @@ def _members(group: zarr.Group) -> str:
             names = sorted(group.keys())
         except DAMAGE:
             return "members that zarr cannot read"
-    return ", ".join(map(repr, names)) or "nothing"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return (", ".join(map(repr, names[:_LISTED])) or "nothing") + more

@@ -18,6 +18,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from blockflow.errors import ArrayError
+from blockflow.paths import is_path, local_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,9 @@ def place_of(path: Any, name: str | None, *, read_only: bool) -> Place:
         return Place(path.store, "/".join([path.path, *parts] if path.path else parts))
     if isinstance(path, Store):
         return Place(path, "/".join(parts))
-    if not isinstance(path, str | os.PathLike):
+    if not is_path(path):
         raise ArrayError(f"path must be a path or a zarr group, array or store, got {type(path).__name__}")
-    if "://" in os.fspath(path):
-        raise ArrayError(f"path must be on disk, got the URL {path!r}; open it with zarr.open_group and pass the group")
-    root, inside = _split(Path(os.path.abspath(path)), parts)
+    root, inside = _split(Path(os.path.abspath(local_path(path, "path"))), parts)
     return Place(LocalStore(root, read_only=read_only), "/".join(inside))
 
 

@@ -17,10 +17,12 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from blockflow.arrays.axes import Axes, attributes_of, labels_of
+from blockflow.arrays.formats import check_made
 from blockflow.arrays.layout import Layout, ZarrFormat, layout_of, planned_layout
 from blockflow.arrays.opening import node_at, open_place
 from blockflow.arrays.places import Place, place_of
 from blockflow.errors import ArrayError
+from blockflow.paths import is_path, local_path
 
 if TYPE_CHECKING:
     import os
@@ -80,7 +82,8 @@ def prepare_ds(
     Raises:
         GeometryError: Sizes do not fit one another; a block would share a chunk or shard with its neighbour.
         ValueLossError: The dtype cannot hold the fill value.
-        ArrayError: The dtype cannot be stored, or something else is at this place. Nothing was written.
+        ArrayError: The dtype cannot be stored, the path is a URL or that of another format, or something else is at
+            this place. Nothing was written.
 
     >>> import tempfile
     >>> from blockflow.geometry import Roi
@@ -91,6 +94,8 @@ def prepare_ds(
     ((3, 128, 128), (3, 64, 64))
     >>> folder.cleanup()
     """
+    if is_path(path):
+        check_made(local_path(path, "path") / (name or ""), "path", path)
     place = place_of(path, name, read_only=False)
     there, found_format = _look_around(place, zarr_format)
     layout = planned_layout(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +18,11 @@ from blockflow.arrays.tiffs import list_tiffs
 from blockflow.arrays.window import keys_of
 from blockflow.errors import ArrayError, ArrayNotFoundError, MetadataError
 from blockflow.optional import not_installed
+from blockflow.paths import local_path
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -59,7 +60,7 @@ class TiffStack:
     """Nothing can be written."""
 
     def __init__(self, path: str | os.PathLike[str], *, natural: bool = True) -> None:
-        given = Path(path).absolute()
+        given = local_path(path, "path of TIFF files").absolute()
         if given.is_dir():
             self.planes = [(file, 0) for file in list_tiffs(given, natural=natural)]
         elif given.is_file():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from blockflow.errors import ArrayNotFoundError, MetadataError, PlanError
+from blockflow.paths import local_path
 
 __all__ = ["Unit", "list_tiffs", "read_voxel_size"]
 
@@ -47,7 +48,7 @@ def list_tiffs(path: str | os.PathLike[str], *, natural: bool = False) -> list[P
     ...     [tiff.name for tiff in list_tiffs(folder, natural=True)]
     ['z9.tif', 'z10.TIF']
     """
-    folder = Path(path).absolute()
+    folder = local_path(path, "folder of TIFF files").absolute()
     if not folder.is_dir():
         raise ArrayNotFoundError(
             f"a folder of TIFFs must exist: {folder} is {'a file' if folder.exists() else 'not there'}"
@@ -90,7 +91,7 @@ def read_voxel_size(path: str | os.PathLike[str], *, unit: Unit = "nm", to: Unit
         if each not in get_args(Unit):
             raise PlanError(f"unit must be one of {', '.join(get_args(Unit))}, got {each!r}")
     try:
-        with Path(path).open(encoding="utf-8-sig") as file:
+        with local_path(path, "file with the voxel size").open(encoding="utf-8-sig") as file:
             line = file.readline(_LONGEST)
     except FileNotFoundError as error:
         raise ArrayNotFoundError(

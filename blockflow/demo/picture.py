@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blockflow.errors import ArrayError, ArrayNotFoundError
+from blockflow.paths import local_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MOST_VALUES = 2**26
 """Pixels times channels: the demo computes the whole picture at once as well, to compare."""
@@ -46,7 +49,7 @@ def read_picture(source: str | None) -> Picture:
         from skimage.data import astronaut
 
         return Picture("astronaut", as_picture(astronaut(), "the astronaut", channels_last=True))
-    path = Path(source)
+    path = local_path(source, "picture")
     if path.is_dir() or any(part.endswith(".zarr") for part in path.parts):
         from blockflow.arrays import open_ds
 

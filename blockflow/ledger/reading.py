@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from blockflow.ledger.disk import LocalDisk
 from blockflow.ledger.history import History
 from blockflow.ledger.journal import JournalReader
 from blockflow.ledger.snapshot import find_snapshot
+from blockflow.paths import local_path
 from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ class Ledger:
         """The ledger of a run directory.
 
         Raises:
-            RunDirectoryError: It is none.
+            RunDirectoryError: It is none, or no path of this machine's file systems.
             LedgerVersionError: Another version of blockflow made it.
         """
-        ledger = cls(LocalDisk(Path(run_dir).absolute()), str(run_dir))
+        ledger = cls(LocalDisk(local_path(run_dir, "run_dir", RunDirectoryError).absolute()), str(run_dir))
         if not layout.check_format(ledger._disk, ledger._where):
             raise RunDirectoryError(f"there is no run directory {run_dir}, or it is empty")
         return ledger

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockflow.errors import RunDirectoryError, UntrustedFileError
@@ -38,6 +37,7 @@ from blockflow.ledger.disk import LocalDisk
 from blockflow.ledger.identity import identity_of
 from blockflow.ledger.owner import is_alive, this_process
 from blockflow.ledger.store import BEAT_SECONDS, RunStore, open_store
+from blockflow.paths import local_path
 from blockflow.trusted_files import PRIVATE, open_folder
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def open_run(
     >>> store.close()
     >>> folder.cleanup()
     """
-    directory = Path(path).absolute()
+    directory = local_path(path, "run_dir", RunDirectoryError).absolute()
     identity = identity_of(plan)
     try:
         open_folder(directory, make=PRIVATE).close()

@@ -8,18 +8,19 @@ of the same size; if none does, a voxel is one world unit and the first one begi
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from blockflow.arrays.array import Array
+from blockflow.arrays.formats import format_of, inside_hdf5, nothing_at
 from blockflow.arrays.window import writable
 from blockflow.errors import ArrayError, ArrayNotFoundError, GeometryError, PlanError
+from blockflow.paths import is_path, local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     class Place(Protocol):
         """Where an array lies."""
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         def voxel_size(self) -> Sequence[int]: ...
 
 
-__all__ = ["can_be_made", "opened", "put_into_place"]
+__all__ = ["opened", "put_into_place"]
 
 Mode = Literal["r", "r+"]
 
@@ -46,13 +47,14 @@ def opened(value: Any, mode: Mode, what: str) -> Any:
 
     Raises:
         ArrayNotFoundError: There is nothing at this path.
+        ArrayError: It cannot be meant here (a URL), or is of a format that is not read, or not written.
         PlanError: The argument is no array, or is to be written and cannot be.
 
     >>> opened(np.zeros(3), "r", "source 0")
     array([0., 0., 0.])
     """
-    if isinstance(value, str | os.PathLike):
-        value = _at_path(Path(value), mode, what)
+    if is_path(value):
+        value = _at_path(local_path(value, what), mode, what)
     for attribute in ("shape", "dtype", "__getitem__"):
         if not hasattr(value, attribute):
             raise PlanError(
@@ -90,32 +92,31 @@ def put_into_place(value: Any, like: Place | None, dims: int, what: str) -> Arra
     return array
 
 
-def can_be_made(path: Path) -> bool:
-    """Whether an output can be made at a path: a ``.npy`` file, or a zarr array.
-
-    >>> can_be_made(Path("a/b.npy")), can_be_made(Path("a.zarr/raw")), can_be_made(Path("a.h5/raw"))
-    (True, True, False)
-    """
-    if path.suffix.lower() == ".npy" or any(part.endswith(".zarr") for part in path.parts):
-        return True
-    return not path.suffix and _in_hdf5(path) is None
-
-
 def _at_path(path: Path, mode: Mode, what: str) -> Any:
-    name = path.name.lower()
-    if name.endswith(".npy"):
-        if not path.is_file():
-            raise ArrayNotFoundError(f"{what} must exist: there is no file {path}")
-        return np.load(path, mmap_mode=mode)
-    hdf5 = _in_hdf5(path)
-    if hdf5 is not None:
+    """The array at a path, opened as its name says."""
+    found = format_of(path)
+    if found in ("npy", "other", "tiff") and not path.exists():
+        raise ArrayNotFoundError(f"{what} must exist: {nothing_at(path)}")
+    if found == "npy":
+        return _mapped(path, mode, what)
+    if found == "hdf5":
         from blockflow.arrays.hdf5 import open_dataset
 
-        return open_dataset(*hdf5, mode)
-    if _is_tiff(path):
+        file, name = inside_hdf5(path) or (path, "")
+        if not file.exists():
+            raise ArrayNotFoundError(f"{what} must exist: {nothing_at(file)}")
+        return open_dataset(file, name, mode)
+    if found == "tiff" or (path.is_dir() and _holds_tiffs(path)):
+        if mode != "r":
+            raise ArrayError(f"{what} must be of a format that is written, and TIFF is only read, got {str(path)!r}")
         from blockflow.arrays.tiff_stack import TiffStack
 
         return TiffStack(path)
+    if path.is_file():
+        raise ArrayError(
+            f"{what} must be a zarr array, a .npy or TIFF file, a folder of TIFF files, or a dataset of an HDF5 file, "
+            f"got the file {str(path)!r}"
+        )
     from blockflow.arrays.opening import open_ds
 
     try:
@@ -126,18 +127,17 @@ def _at_path(path: Path, mode: Mode, what: str) -> Any:
         raise type(error)(f"{what}: {error}") from error
 
 
-def _in_hdf5(path: Path) -> tuple[Path, str] | None:
-    """File and name of ``file.h5/group/dataset``; None for other paths."""
-    for part in (path, *path.parents):
-        if part.suffix.lower() in (".h5", ".hdf5", ".hdf", ".rtdc"):
-            return part, path.relative_to(part).as_posix()
-    return None
+def _mapped(path: Path, mode: Mode, what: str) -> Any:
+    """The memory map of a ``.npy`` file."""
+    try:
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArrayError(f"{what} cannot be mapped as a .npy file, {str(path)!r}: {error}") from error
 
 
-def _is_tiff(path: Path) -> bool:
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return True
+def _holds_tiffs(folder: Path) -> bool:
+    """Whether a folder is one of TIFF files, rather than a zarr array or group."""
     from blockflow.arrays.tiffs import list_tiffs
 
-    is_zarr = any((path / document).is_file() for document in ("zarr.json", ".zarray", ".zgroup"))
-    return path.is_dir() and not is_zarr and bool(list_tiffs(path))
+    is_zarr = any((folder / document).is_file() for document in ("zarr.json", ".zarray", ".zgroup"))
+    return not is_zarr and bool(list_tiffs(folder))

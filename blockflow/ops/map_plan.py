@@ -18,12 +18,14 @@ import numpy as np
 
 from blockflow.arrays.array import Array
 from blockflow.arrays.chunking import chunks_of
+from blockflow.arrays.formats import check_made
 from blockflow.arrays.shared import SharedArray
-from blockflow.errors import ArrayNotFoundError, GeometryError, PlanError
+from blockflow.errors import ArrayError, ArrayNotFoundError, GeometryError, PlanError
 from blockflow.geometry import box_of, roi_of
-from blockflow.ops.inputs import can_be_made, opened, put_into_place
+from blockflow.ops.inputs import opened, put_into_place
 from blockflow.ops.padding import padding_of
 from blockflow.ops.sharing import in_memory, same_voxels
+from blockflow.paths import is_path, local_path
 from blockflow.plan.grid import Grid
 
 if TYPE_CHECKING:
@@ -138,8 +140,9 @@ def _sink(output: Any, dtype: DTypeLike | None, sources: Sequence[Any], name: st
         try:
             return opened(output, "r+", name)
         except ArrayNotFoundError:
-            if not can_be_made(Path(output)):
+            if not is_path(output):
                 raise
+            check_made(local_path(output, name), name, output)
     if dtype is None and not sources:
         raise PlanError(f"{name} does not exist, and there is no source whose dtype it could have: pass dtype=")
     return _NewSink(None if output is None else Path(output), np.dtype(sources[0].dtype if dtype is None else dtype))
@@ -248,7 +251,7 @@ def _made(sink: _NewSink, first: Array, grid: Grid, *, shared: bool) -> Array:
     if sink.path is None or sink.path.suffix.lower() == ".npy":
         data: Any
         if sink.path is not None:
-            data = np.lib.format.open_memmap(sink.path, "w+", sink.dtype, shape)
+            data = _new_npy(sink.path, sink.dtype, shape)
         elif shared:
             data = SharedArray.create(shape, sink.dtype)
         else:
@@ -268,6 +271,15 @@ def _made(sink: _NewSink, first: Array, grid: Grid, *, shared: bool) -> Array:
         axis_names=first.axis_names,
         units=first.units,
     )
+
+
+def _new_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new ``.npy`` file, with the folders above it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return np.lib.format.open_memmap(path, "w+", dtype, shape)
+    except (OSError, ValueError) as error:
+        raise ArrayError(f"{str(path)!r} cannot be made as a .npy file: {error}") from error
 
 
 def _write_size(grid: Grid, voxel_size: Sequence[int]) -> list[int]:

@@ -17,10 +17,12 @@ import numpy as np
 
 from blockflow.arrays.shared import SharedArray
 from blockflow.driving import ended_by_sigterm
+from blockflow.errors import RunDirectoryError
 from blockflow.ops.beginning import Beginning
 from blockflow.ops.request import CACHE_BYTES, MapOptions, MapRequest
 from blockflow.ops.running import running_here, running_in_workers
 from blockflow.ops.work import work_of
+from blockflow.paths import local_path
 from blockflow.run import run_blockwise
 
 if TYPE_CHECKING:
@@ -297,4 +299,4 @@ def folder_for_all(path: Path | None) -> Iterator[Path]:
 
 def below(run_dir: str | os.PathLike[str] | None, name: str) -> Path | None:
     """A run directory for one of several runs of an operation."""
-    return None if run_dir is None else Path(run_dir) / name
+    return None if run_dir is None else local_path(run_dir, "run_dir", RunDirectoryError) / name

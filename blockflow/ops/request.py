@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 from blockflow.binding import check_outputs
-from blockflow.errors import PlanError
+from blockflow.errors import PlanError, RunDirectoryError
 from blockflow.launch.shared import processors
 from blockflow.ops.block_job import Call
 from blockflow.ops.map_plan import plan_map
 from blockflow.ops.voxels import Casting
+from blockflow.paths import local_path
 from blockflow.plan.launcher import is_local, launchers_of
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class MapRequest:
                 "workers on other machines keep results and exceptions in the run directory: pass run_dir, of a file "
                 "system that they see"
             )
+        if self.run_dir is not None:
+            local_path(self.run_dir, "run_dir", RunDirectoryError)
         if self.launcher is not None and self.workers == 0:
             raise PlanError("num_workers=0 is this process, which needs no launcher")
         if self.teardown is not None and self.setup is None:

@@ -11,6 +11,7 @@ if any voxel that its write ROI touches is not zero. The volume is read in slabs
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from blockflow.errors import GeometryError, PlanError
 from blockflow.geometry import box_of, coordinate_of, roi_of
+from blockflow.paths import is_path, local_path
 
 if TYPE_CHECKING:
     from blockflow.geometry import Box
@@ -106,13 +108,18 @@ def mask_for(mask: Any, grid: Grid) -> Mask:
     """The mask of a task from what its user gave.
 
     Args:
-        mask: A boolean array of the shape of the grid, or an array with `roi`, `voxel_size` and `to_ndarray`.
+        mask: A boolean array of the shape of the grid, or an array with `roi`, `voxel_size` and `to_ndarray`, or the
+            path of one.
         grid: The blocks of the task.
 
     Raises:
         GeometryError: The shape is not that of the grid, or the array lies elsewhere or has other axes.
         PlanError: It is no mask.
+        ArrayError: No usable array is at the path.
     """
+    if is_path(mask):
+        # As in plan.storage: what opens arrays stands above the plan, so it is asked for by name.
+        mask = import_module("blockflow.arrays").open_ds(local_path(mask, "mask"))
     if all(hasattr(mask, name) for name in ("roi", "voxel_size", "to_ndarray")):
         found = VolumeMask(mask, grid)
         _check_place(found, mask, grid)

@@ -23,6 +23,7 @@ import numpy as np
 
 from blockflow.errors import GeometryError, PlanError
 from blockflow.geometry import box_of, coordinate_of
+from blockflow.paths import is_path, local_path
 from blockflow.plan.regular import RegularAxis
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def stored(value: Any, what: str, dims: int) -> Stored:
     array = value
     if isinstance(value, str) or hasattr(value, "__fspath__") or hasattr(value, "store_path"):
         # Reading where an array lies is not for the plan to do. What can stands above it, so it is asked for by name.
-        array = import_module("blockflow.arrays").open_ds(value)
+        array = import_module("blockflow.arrays").open_ds(local_path(value, what) if is_path(value) else value)
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise PlanError(f"{what} must be an array or the path of one, got {type(value).__name__}: {value!r}")
     shape, itemsize = tuple(array.shape), np.dtype(array.dtype).itemsize

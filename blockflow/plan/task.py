@@ -146,8 +146,8 @@ class Task:
     list of these, each of which says how many it may start. None for what :func:`blockflow.run_blockwise` is told."""
     mask: Any = None
     """Which blocks have anything to do; the others are skipped. Either a boolean array with one flag per block, or a
-    :class:`blockflow.arrays.Array` over the volume, of any voxel size: a block has something to do if any voxel that
-    its write ROI touches is not zero. Outside the array there is nothing to do."""
+    :class:`blockflow.arrays.Array` over the volume, or the path of one, of any voxel size: a block has something to do
+    if any voxel that its write ROI touches is not zero. Outside the array there is nothing to do."""
     check_blocks: Callable[[Any], Any] | None = None
     """A pre-check of many blocks at once: called with an int64 array of block indices (C order in the grid), returns
     as many booleans, true where a block is done already."""

@@ -18,12 +18,12 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blockflow.errors import PlanError
+from blockflow.paths import local_path
 from blockflow.recipes.background_input import Stack, open_stack
 from blockflow.recipes.background_result import Background
 from blockflow.recipes.background_run import compute_background
@@ -215,7 +215,10 @@ def _check_range(what: str, value: float, right: bool, expected: str) -> None:
 
 
 def _check_directory(run_dir: Any) -> None:
-    if run_dir is not None and Path(run_dir).exists() and not Path(run_dir).is_dir():
+    if run_dir is None:
+        return
+    directory = local_path(run_dir, "run_dir", PlanError)
+    if directory.exists() and not directory.is_dir():
         raise PlanError(f"run_dir must be a directory or a new one, {run_dir} is a file")
 
 

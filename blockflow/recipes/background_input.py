@@ -18,6 +18,7 @@ import numpy as np
 
 from blockflow.arrays.hdf5 import check_filters, open_hdf5, read_hdf5
 from blockflow.errors import ArrayError, MetadataError, PlanError
+from blockflow.paths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +150,7 @@ def open_stack(stack: Any) -> Iterator[Stack]:
     if not isinstance(stack, str | os.PathLike):
         yield _from_dataset(stack) if _is_event_images(stack) else Stack(stack)
         return
-    path = Path(stack)
+    path = local_path(stack, "stack")
     if path.is_dir():
         yield Stack(_open_zarr(path))
     elif path.suffix == ".npy":

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from blockflow.errors import ArrayError, OutOfBoundsError, PlanError
+from blockflow.paths import local_path
 from blockflow.recipes.replacing import replacing_directory
 from blockflow.recipes.rtdc import frames_per_chunk, write_rtdc
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -131,7 +132,7 @@ class Background:
         """
         import zarr
 
-        target = Path(path).resolve()
+        target = local_path(path, "path").resolve()
         if target.exists() and not _is_background(target):
             raise ArrayError(f"{target} is not a background and is not replaced: choose another path")
         with replacing_directory(target) as part:

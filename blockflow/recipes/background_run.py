@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blockflow.errors import RunError
+from blockflow.errors import PlanError, RunError
 from blockflow.geometry import Roi
 from blockflow.logging import get_log_basedir
+from blockflow.paths import local_path
 from blockflow.plan.task import Task
 from blockflow.recipes.background_block import Job, compute_block
 from blockflow.recipes.background_handles import identity, shipped
@@ -87,7 +87,7 @@ def compute_background(
             scratch = context.enter_context(new_scratch(shape, frames.dtype, lit, shared=workers))
         else:
             facts = job_facts(frames, starts, kernel, offset=offset)
-            scratch = kept_scratch(Path(run_dir), facts, shape, frames.dtype, lit)
+            scratch = kept_scratch(local_path(run_dir, "run_dir", PlanError), facts, shape, frames.dtype, lit)
         handle = context.enter_context(shipped(frames)) if workers else frames
         job = Job(frames=handle, starts=starts, kernel=kernel, scratch=scratch)
         images = Roi((0,), (images_per_block(starts, kernel, num_workers),))

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -24,10 +23,12 @@ import numpy as np
 
 from blockflow.arrays.hdf5 import open_hdf5, read_hdf5
 from blockflow.errors import ArrayError, MetadataError
+from blockflow.paths import local_path
 from blockflow.recipes.replacing import replacing_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -70,7 +71,7 @@ def write_rtdc(
         MetadataError: The file holds another number of events, or refers to another measurement.
         ArrayError: No HDF5 file, no h5py, no free mapping, or unknown compression.
     """
-    target = Path(path).resolve()
+    target = local_path(path, "path").resolve()
     with replacing_file(target) as part:
         if target.exists():
             with open_hdf5(target, "r"):

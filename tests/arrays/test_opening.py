@@ -189,7 +189,9 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
 def test_opening_what_is_not_there_makes_nothing(tmp_path: Path, mode: Literal["r", "a"]) -> None:
     with pytest.raises(ArrayNotFoundError) as info:
         open_ds(tmp_path / "x.zarr", "raw", mode)
-    assert str(info.value) == f"no array at {tmp_path}/x.zarr/raw: {tmp_path}/x.zarr is no zarr group"
+    assert str(info.value) == (
+        f"no array at {tmp_path}/x.zarr/raw: nothing is at {tmp_path}/x.zarr: there is no 'x.zarr' in {tmp_path}"
+    )
     (tmp_path / "file.zarr").touch()
     with pytest.raises(ArrayNotFoundError):
         open_ds(tmp_path / "file.zarr", "raw", mode)

@@ -86,7 +86,9 @@ def test_ancestors_are_nearest_first() -> None:
         (
             "s3://bucket/x.zarr",
             "raw",
-            "path must be on disk, got the URL 's3://bucket/x.zarr'; open it with zarr.open_group and pass the group",
+            "path must be a path of a local or mounted file system, got the URL 's3://bucket/x.zarr', and object "
+            "stores and servers are not opened by URL yet; mount it or copy it; for arrays, an open zarr group or "
+            "array is taken in place of a path",
         ),
     ],
 )
