@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from warnings import catch_warnings, simplefilter
 
 from blockflow.errors import BlockflowError
+from blockflow.freshness import expect_writers
 from blockflow.logging import open_log
 from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link
@@ -75,6 +76,8 @@ def work(link: Link, function: Callable[[Block], Any], most: int | None = None) 
 def be_worker(payload: dict[str, Any]) -> int:
     """Do what a payload says; returns the exit code."""
     _take_over(payload)
+    if payload["takes_block"]:
+        expect_writers(always=payload["reads_others"])
     try:
         function, setup, teardown = pickle.loads(payload["functions"])
     except Exception as error:

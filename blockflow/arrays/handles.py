@@ -34,10 +34,11 @@ class ZarrHandle:
             ArrayNotFoundError: This process does not see it.
             MetadataError: Its shape or dtype is another one by now.
         """
+        from blockflow.arrays.fresh_store import with_fresh_reads
         from blockflow.arrays.opening import open_zarr
         from blockflow.arrays.places import Place
 
-        place = Place(self.store, self.path)
+        place = Place(with_fresh_reads(self.store), self.path)
         array = open_zarr(place, self.mode)
         if (array.shape, array.dtype) != (self.shape, self.dtype):
             raise MetadataError(
@@ -121,6 +122,7 @@ def portable(data: Any) -> Any:
     import zarr
     from zarr.storage import LocalStore
 
+    from blockflow.arrays.fresh_store import FreshStore
     from blockflow.arrays.stores import reach_of
 
     if not isinstance(data, zarr.Array):
@@ -136,7 +138,8 @@ def portable(data: Any) -> Any:
         raise ArrayError(
             f"the zarr array {data.name or '/'} of {store} cannot be opened by another process: {reach.why}"
         )
-    if type(store) is LocalStore:  # the other process may have another working directory
+    # The other process may have another working directory.
+    if isinstance(store, LocalStore) and type(store) in (LocalStore, FreshStore):
         store = LocalStore(os.path.abspath(store.root), read_only=store.read_only)
     return ZarrHandle(store, data.path, "r" if data.read_only else "r+", data.shape, data.dtype)
 

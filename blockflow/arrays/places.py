@@ -17,7 +17,9 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
+from blockflow.arrays.fresh_store import with_fresh_reads
 from blockflow.errors import ArrayError
+from blockflow.freshness import refresh_file
 from blockflow.paths import is_path, local_path
 
 
@@ -42,7 +44,10 @@ class Place:
     @property
     def missing(self) -> bool:
         """Whether there is no such store at all. A writable store on disk makes its folder when looked at."""
-        return isinstance(self.store, LocalStore) and not self.store.root.is_dir()
+        if not isinstance(self.store, LocalStore):
+            return False
+        refresh_file(self.store.root)
+        return not self.store.root.is_dir()
 
 
 def place_of(path: Any, name: str | None, *, read_only: bool) -> Place:
@@ -64,13 +69,13 @@ def place_of(path: Any, name: str | None, *, read_only: bool) -> Place:
     if {".", ".."} & set(parts):
         raise ArrayError(f"name must be a path in the store without '.' and '..', got {name!r}")
     if isinstance(path, zarr.Group | zarr.Array):
-        return Place(path.store, "/".join([path.path, *parts] if path.path else parts))
+        return Place(with_fresh_reads(path.store), "/".join([path.path, *parts] if path.path else parts))
     if isinstance(path, Store):
-        return Place(path, "/".join(parts))
+        return Place(with_fresh_reads(path), "/".join(parts))
     if not is_path(path):
         raise ArrayError(f"path must be a path or a zarr group, array or store, got {type(path).__name__}")
     root, inside = _split(Path(os.path.abspath(local_path(path, "path"))), parts)
-    return Place(LocalStore(root, read_only=read_only), "/".join(inside))
+    return Place(with_fresh_reads(LocalStore(root, read_only=read_only)), "/".join(inside))
 
 
 def _split(root: Path, inside: list[str]) -> tuple[Path, list[str]]:

@@ -62,7 +62,9 @@ def reach_of(store: Any) -> Reach:
     """
     from zarr.storage import LocalStore
 
-    if type(store) is LocalStore:  # nearly always
+    from blockflow.arrays.fresh_store import FreshStore
+
+    if type(store) in (LocalStore, FreshStore):  # nearly always
         return _SHARED
     found = list(_reaches(store, set()))
     return min(found, key=lambda reach: _WEAKEST_FIRST.index(reach.kind))

@@ -10,6 +10,7 @@ import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
+from blockflow.freshness import refresh_now
 from blockflow.trusted_files import folder_of, read_file
 
 if TYPE_CHECKING:
@@ -55,5 +56,6 @@ def read_handover(path: str, index: int) -> dict[str, Any]:
     if path == STDIN:
         common, differing = pickle.load(sys.stdin.buffer)
     else:
+        refresh_now(path)
         common, differing = pickle.loads(read_file(path, private=True))
     return {**common, **differing[index]}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from blockflow.errors import NotShippableError
+from blockflow.freshness import SWITCH
 from blockflow.launch.interpreter import places_of_modules
 from blockflow.launch.pickler import dumps
 
@@ -83,9 +84,15 @@ def payload_for(task: Task, context: Context, log: Path | None, *, adds: bool) -
         "most_blocks": task.blocks_per_process,
         "directory": os.getcwd(),
         "path": [entry or os.getcwd() for entry in sys.path],
-        "environment": {context.ENV_VARIABLE: context.to_env()},
+        "environment": {context.ENV_VARIABLE: context.to_env(), **_switches()},
+        "reads_others": bool(task.read_write_conflict or task.upstream_tasks),
         "python_path": os.environ.get("PYTHONPATH"),
     }
+
+
+def _switches() -> dict[str, str]:
+    """Choices of this process that its workers elsewhere have to follow."""
+    return {name: os.environ[name] for name in (SWITCH,) if name in os.environ}
 
 
 def payload_for_job(payload: dict[str, Any], functions: bytes, timing: Timing, *, output: str) -> dict[str, Any]:

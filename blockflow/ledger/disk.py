@@ -12,6 +12,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from blockflow.freshness import caching_of, refresh_folder, refresh_now
 from blockflow.trusted_files import DRAFT, PRIVATE, reopen_folder
 
 if TYPE_CHECKING:
@@ -94,9 +95,11 @@ class LocalDisk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._caching = caching_of(root)
 
     def names(self, folder: str) -> list[str]:
         """See :class:`Disk`."""
+        refresh_folder(self.root / folder, self._caching)
         try:
             with self._folder(f"{folder}/") as (opened, _):
                 return opened.names()
@@ -105,11 +108,13 @@ class LocalDisk:
 
     def read(self, path: str) -> bytes:
         """See :class:`Disk`."""
+        refresh_now(self.root / path, self._caching)
         with self._folder(path) as (folder, name):
             return folder.read(name)
 
     def pieces(self, path: str) -> Iterator[bytes]:
         """See :class:`Disk`."""
+        refresh_now(self.root / path, self._caching)
         with self._folder(path) as (folder, name):
             descriptor = folder.open(name, os.O_RDONLY)
         with open(descriptor, "rb", buffering=0) as file:
@@ -158,6 +163,7 @@ class LocalDisk:
 
     def age(self, path: str) -> float:
         """See :class:`Disk`."""
+        refresh_now(self.root / path, self._caching)
         with self._folder(path) as (folder, name):
             written = folder.status(name)
             if written is None:

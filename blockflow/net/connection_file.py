@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import msgspec
 
 from blockflow.errors import ConnectionFileError, UntrustedFileError
+from blockflow.freshness import refresh_now
 from blockflow.trusted_files import DRAFT, PRIVATE, folder_of, open_folder, read_file
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ def read_connection(path: str) -> Connection:
     Raises:
         ConnectionFileError: The file is missing, is not private, or is not a connection file.
     """
+    refresh_now(path)
     try:
         first = read_file(path, _LONGEST_LINE, private=True).partition(b"\n")[0]
     except FileNotFoundError:

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from blockflow.errors import ConnectionFileError, RemoteProtocolError, UnreachableError
+from blockflow.freshness import begin_block
 from blockflow.mounts import disk_of, full_disk
 from blockflow.net.alarm import Alarm
 from blockflow.net.connection_file import INVITATION, Connection, keep_connection, read_connection
@@ -183,6 +184,7 @@ class Link:
                 self._session.ask(now)
                 self._flush()
                 self._changed.wait()
+        begin_block()
         assert self._session.grid is not None
         grid, total = self._session.grid, self._session.total
         return given, Block.of_grid(grid, given.index, total=total, task_id=self._task, attempt=given.attempt)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blockflow.errors import RunError
+from blockflow.freshness import refresh_folder, refresh_now
 from blockflow.launch.pickler import dumps
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Record:
 
     def load(self) -> Any:
         """What is kept."""
+        refresh_now(self.path)
         with self.path.open("rb") as file:
             return pickle.loads(os.pread(file.fileno(), self.length, self.offset))
 
@@ -138,8 +140,10 @@ class ResultFolder:
         ...     [(record.index, record.load()) for record in ResultFolder(pathlib.Path(folder)).new()]
         [(3, 'three')]
         """
+        refresh_folder(self.folder)
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
             begin = self._read.get(path, 0)
+            refresh_now(path)
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 while begin + _HEADER.size <= size:

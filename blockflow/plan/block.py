@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from enum import Enum
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from blockflow.errors import GeometryError
@@ -143,6 +144,31 @@ class Block:
     def position(self) -> tuple[int, ...] | None:
         """The n-D index of the block in the grid of its task; None for a block made by hand."""
         return None if self._grid is None or self.index is None else self._grid.position(self.index)
+
+    def refresh(self, *targets: Any) -> None:
+        """Make sure that what is read next sees what blocks before this one have written on other hosts.
+
+        Arrays of :func:`~blockflow.arrays.open_ds` and those that ``map_blocks`` hands over do this by themselves. A
+        function that opens files by itself (``zarr.open``, ``tifffile``, ``numpy.load``) calls this before it reads;
+        it is needed where a file system caches (NFS, SMB, GlusterFS, sshfs), and does nothing on others.
+
+        >>> import tempfile, zarr
+        >>> from blockflow import Block, Roi
+        >>> block = Block(Roi((0,), (8,)), read_roi=Roi((0,), (4,)), write_roi=Roi((0,), (4,)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     array = zarr.create_array(f"{folder}/x.zarr", shape=(8,), chunks=(4,), dtype="u1")
+        ...     block.refresh(array, f"{folder}/notes.txt")
+
+        Args:
+            targets: Arrays of zarr or blockflow, and paths of arrays, files, or folders of files. Of an array, the
+                chunks that meet the read ROI are refreshed; of a folder, the files in it.
+
+        Raises:
+            ArrayError: One of them is something else.
+        """
+        refresh = import_module("blockflow.arrays.refreshing").refresh
+        for target in targets:
+            refresh(target, self.read_roi)
 
     def copy(self) -> Block:
         """A block with the same place, name and status."""
