@@ -123,16 +123,16 @@ def _try_store(what: str, array: Any) -> None:
     Raises:
         PlanError: It does not find it.
     """
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
+    from zarr.buffer import default_buffer_prototype
 
+    from blockflow.arrays.store_calls import wait_for
     from blockflow.arrays.stores import reach_of
 
     store, token = array.store, secrets.token_hex(16)
     key = "/".join(part for part in (array.path, f".blockflow-{token}") if part)
     refused = f"{what} is not seen by worker processes ({reach_of(store).why})"
     try:
-        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(token.encode())))
+        wait_for(store.set(key, default_buffer_prototype().buffer.from_bytes(token.encode())))
     except Exception as error:
         raise PlanError(f"{what} cannot be written: {type(error).__name__}: {error}") from error
     try:
@@ -148,7 +148,7 @@ def _try_store(what: str, array: Any) -> None:
         raise PlanError(f"{refused}: the store cannot be sent to them; {_INSTEAD}") from error
     finally:
         if store.supports_deletes:
-            sync(store.delete(key))
+            wait_for(store.delete(key))
     if not result:
         reason = result.causes[0].error if result.causes else "; ".join(result.problems)
         raise PlanError(
@@ -158,9 +158,10 @@ def _try_store(what: str, array: Any) -> None:
 
 def _find(store: Any, key: str, token: str, block: Block) -> None:
     """Find a key that another process has stored."""
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
+    from zarr.buffer import default_buffer_prototype
 
-    found = sync(store.get(key, default_buffer_prototype()))
+    from blockflow.arrays.store_calls import wait_for
+
+    found = wait_for(store.get(key, default_buffer_prototype()))
     if found is None or found.to_bytes() != token.encode():
         raise ArrayNotFoundError("the key is not there")

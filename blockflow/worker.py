@@ -207,10 +207,15 @@ def _import(modules: list[str]) -> None:
 
 def _leave(code: int) -> NoReturn:
     """End a worker as the interpreter would, but without taking it to pieces, which takes longer than a short run."""
+    shutdown, run_exit_functions = (
+        getattr(module, name, None) for module, name in ((threading, "_shutdown"), (atexit, "_run_exitfuncs"))
+    )
+    if shutdown is None or run_exit_functions is None:  # Python calls them private, and may rename them
+        sys.exit(code)
     if any(_may_hold_unwritten(int(name)) for name in os.listdir("/dev/fd") if int(name) > 2):
         sys.exit(code)  # only taking it to pieces writes what is left in files that user code has not closed
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads of user code
-    atexit._run_exitfuncs()
+    shutdown()  # waits for the threads of user code
+    run_exit_functions()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -251,8 +251,9 @@ def _mark_zarr(data: Any) -> None:
 def _zarr_content(data: Any, found: ArrayIdentity) -> str:
     """Digest of the beginnings of some chunks (shards), as they are stored."""
     from zarr.abc.store import RangeByteRequest
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
+    from zarr.buffer import default_buffer_prototype
+
+    from blockflow.arrays.store_calls import wait_for
 
     unit = found.shards or found.chunks
     assert unit is not None
@@ -270,7 +271,7 @@ def _zarr_content(data: Any, found: ArrayIdentity) -> str:
             found.append(b"" if buffer is None else b"+" + buffer.to_bytes())
         return found
 
-    parts = sync(read())
+    parts = wait_for(read())
     whole = len(numbers) == total and all(len(part) <= _PIECE_BYTES for part in parts)
     return ("all:" if whole else "some:") + _digest(parts)
 

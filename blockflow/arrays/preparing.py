@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import zarr
-from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from blockflow.arrays.axes import Axes, attributes_of, labels_of
@@ -21,6 +20,7 @@ from blockflow.arrays.formats import check_made
 from blockflow.arrays.layout import Layout, ZarrFormat, layout_of, planned_layout
 from blockflow.arrays.opening import node_at, open_place
 from blockflow.arrays.places import Place, place_of
+from blockflow.arrays.store_calls import wait_for
 from blockflow.errors import ArrayError
 from blockflow.paths import is_path, local_path
 
@@ -117,7 +117,7 @@ def prepare_ds(
     )
     documents = _documents(layout, axes, place.path, compressors)
     if there and overwrite:
-        sync(place.store.delete_dir(place.path))
+        wait_for(place.store.delete_dir(place.path))
     if overwrite or not there:
         _store(documents, place, replace=overwrite)
     array = open_place(place, "r+", Axes())
@@ -182,4 +182,4 @@ def _store(documents: dict[str, Any], place: Place, *, replace: bool) -> None:
             else:
                 await place.store.set_if_not_exists(key, documents[key])
 
-    sync(store_all())
+    wait_for(store_all())

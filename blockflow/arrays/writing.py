@@ -1,12 +1,15 @@
 """Writing: how do voxels get into an array without a search for chunks that need not be stored?
 
-zarr does not store a chunk in which every voxel has the fill value. To find that out, it compares each chunk with an
-array of fill values, which takes half as long as compressing it. One voxel that has another value is enough to know
-that a chunk is to be stored, and mostly it is the first.
+zarr does not store a chunk in which every voxel has the fill value. To find that out, releases before 3.4.1 compare
+each chunk with an array of fill values, which takes half as long as compressing it. One voxel that has another value is
+enough to know that a chunk is to be stored, and mostly it is the first. Newer releases stop at the first difference
+themselves, and are left alone.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +39,29 @@ def write_voxels(data: Any, key: tuple[slice, ...], values: NDArray[Any]) -> Non
     data[key] = values
 
 
+@functools.cache
+def stops_at_first_difference(version: str) -> bool:
+    """Return whether a release of zarr looks no further than needed for voxels that have not the fill value.
+
+    >>> stops_at_first_difference("3.1.6"), stops_at_first_difference("3.4.1")
+    (False, True)
+
+    Args:
+        version: As in ``zarr.__version__``.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    return numbers is None or tuple(int(each or 0) for each in numbers.groups()) >= (3, 4, 1)
+
+
 def _compares_chunks(data: Any) -> bool:
     """Whether zarr looks for chunks that need not be stored, and can be told not to; shards are left to it."""
-    if not hasattr(data, "with_config") or data.shards is not None or data.dtype.kind not in "biuf":
+    if not hasattr(data, "with_config"):
+        return False
+    import zarr  # here, because arrays in memory do not need it
+
+    if stops_at_first_difference(zarr.__version__):
+        return False
+    if data.shards is not None or data.dtype.kind not in "biuf":
         return False
     fill = data.fill_value
     return not data.config.write_empty_chunks and fill == fill  # everything differs from NaN, NaN as well
