@@ -31,7 +31,7 @@ from blockflow.net.connection_file import close_connection
 from blockflow.net.listen import listen
 from blockflow.net.server import Peer, WorkerServer
 from blockflow.outbox import Outbox
-from blockflow.place import COORDINATOR_THREAD, is_dead, is_stopped, is_worker, kill, this_place
+from blockflow.place import COORDINATOR_THREAD, is_dead, is_stopped, kill, this_place
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.switchboard import Close, Send
@@ -330,7 +330,7 @@ class Coordinator:
         else:
             return
         deadline = time.monotonic() + patience
-        while not (is_dead(line.pid) if line.host == self._place else self._crew.is_gone(line.process)):
+        while not (is_dead(line.pid, line.started) if line.host == self._place else self._crew.is_gone(line.process)):
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(DEATH_LOOK)
@@ -451,10 +451,10 @@ class Coordinator:
         for known in self._scheduler.absent:
             if known.host != self._place:
                 continue
-            if is_dead(known.pid):
+            if is_dead(known.pid, known.started):
                 self._handle(ev.WorkerLeft(worker=known.worker, crashed=True), now)
-            elif now > self._began + self._scheduler.lease_seconds and is_worker(known.pid, self._run):
-                kill(known.pid)
+            elif now > self._began + self._scheduler.lease_seconds:
+                kill(known.pid, known.started)
 
     def _renew_watched(self, now: float) -> None:
         """Workers on this machine keep their blocks as long as they live, even if they have no time to say so.
@@ -467,7 +467,7 @@ class Coordinator:
             if line is None or not line.watched:
                 continue
             if is_stopped(line.pid):
-                kill(line.pid)
+                kill(line.pid, line.started)
             else:
                 self._handle(ev.HeartbeatReceived(worker=worker, seen=True), now)
 

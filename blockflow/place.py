@@ -27,15 +27,38 @@ def this_place() -> str:
     return f"{socket.gethostname()}/{numbering}"
 
 
-def is_dead(pid: int) -> bool:
-    """Whether a process of this place does not run any more."""
+def started(pid: int) -> str:
+    """When a process of this place started: with its number, this tells it from all others, before and after a reboot.
+
+    Returns:
+        The boot of the machine and the ticks since then; empty if there is no such process, or the system does not say.
+
+    >>> started(os.getpid()) == started(os.getpid())
+    True
+    """
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()}/{int(fields[19])}"
+    except (OSError, IndexError):
+        return ""
+
+
+def is_dead(pid: int, since: str = "") -> bool:
+    """Whether a process of this place does not run any more.
+
+    Args:
+        pid: Its number.
+        since: When it started, as :func:`started` says; another process with its number is not the one. Empty if that
+            is not known.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
-    return _state(pid) in ("Z", "X")
+        pass
+    return _state(pid) in ("Z", "X") or (since != "" and started(pid) not in ("", since))
 
 
 def is_stopped(pid: int) -> bool:
@@ -43,20 +66,22 @@ def is_stopped(pid: int) -> bool:
     return _state(pid) in ("T", "t")
 
 
-def is_worker(pid: int, run: str) -> bool:
-    """Whether a process of this place looks like a worker of a run: numbers of processes are given again.
+def kill(pid: int, since: str) -> None:
+    """End a process of this place at once, and never another one that has got its number.
 
     Args:
         pid: Its number.
-        run: Id of the run, which scripts are told in their environment.
+        since: When it started, as :func:`started` says. Nothing is ended if that is not known.
     """
-    return b"blockflow.worker" in _read(pid, "cmdline") or run.encode() in _read(pid, "environ")
-
-
-def kill(pid: int) -> None:
-    """End a process of this place at once."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
+    if not since:
+        return
+    with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+        held = os.pidfd_open(pid)  # from here on the number is not given to another process
+        try:
+            if started(pid) == since:
+                signal.pidfd_send_signal(held, signal.SIGKILL)
+        finally:
+            os.close(held)
 
 
 def _state(pid: int) -> str:

@@ -50,6 +50,8 @@ class Line:
 
     host: str = ""
     pid: int = 0
+    started: str = ""
+    """When that process started, as it says."""
     worker: int | None = None
     process: int | None = None
     """The slot in which the worker runs, if a launcher started it."""
@@ -167,11 +169,18 @@ class Switchboard:
         if message.worker is not None and worker >= self._next_worker:
             raise RemoteProtocolError(f"worker {message.worker} says that it is back, and was never here")
         actions = self._supersede(worker, message)
-        joined = ev.WorkerJoined(worker=worker, task=task, process=message.process, host=message.host, pid=message.pid)
+        joined = ev.WorkerJoined(
+            worker=worker,
+            task=task,
+            process=message.process,
+            host=message.host,
+            pid=message.pid,
+            started=message.started,
+        )
         done = self._scheduler.handle(joined, now)
         self._next_worker = max(self._next_worker, worker + 1)
         line.worker, line.task, line.process = worker, task, message.process
-        line.host, line.pid = message.host, message.pid
+        line.host, line.pid, line.started = message.host, message.pid, message.started
         line.watched = message.host == self._place
         self._connection_of[worker] = connection
         welcome = Send(connection=connection, message=self._welcome(worker, task, watched=line.watched))

@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blockflow.place import is_dead, is_stopped, is_worker, kill
+from blockflow.place import is_dead, is_stopped, kill, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RUN = "0123456789abcdef"
-
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A script that was told in its environment where its run is."""
-    environment = os.environ | {"DAISY_CONTEXT": f"connection=/somewhere/{RUN}.connection"}
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment) as process:
+    """A process that does nothing."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         yield process
         process.kill()
 
@@ -35,10 +32,16 @@ def until(process: subprocess.Popen[bytes], *, stopped: bool) -> None:
         time.sleep(0.002)
 
 
-def test_a_worker_is_known_by_its_run(sleeper: subprocess.Popen[bytes]) -> None:
-    assert is_worker(sleeper.pid, RUN)
-    assert not is_worker(sleeper.pid, RUN[::-1])
-    assert not is_worker(os.getpid(), RUN)
+def test_a_process_that_has_the_number_of_another_one_is_not_that(sleeper: subprocess.Popen[bytes]) -> None:
+    since = started(sleeper.pid)
+    boot, _, ticks = since.partition("/")
+    for other in (f"{boot}/{int(ticks) - 1}", f"{boot[::-1]}/{ticks}"):
+        assert is_dead(sleeper.pid, other)
+        kill(sleeper.pid, other)
+    kill(sleeper.pid, "")  # of which nobody knows which one was meant
+    assert not is_dead(sleeper.pid, since)
+    assert not is_dead(sleeper.pid)
+    assert sleeper.poll() is None
 
 
 def test_a_process_is_stopped_goes_on_and_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
@@ -47,9 +50,10 @@ def test_a_process_is_stopped_goes_on_and_is_dead(sleeper: subprocess.Popen[byte
     until(sleeper, stopped=True)
     os.kill(sleeper.pid, signal.SIGCONT)
     until(sleeper, stopped=False)
-    kill(sleeper.pid)
+    since = started(sleeper.pid)
+    kill(sleeper.pid, since)
     sleeper.wait()
     assert is_dead(sleeper.pid)
     assert not is_stopped(sleeper.pid)
-    assert not is_worker(sleeper.pid, RUN)
-    kill(sleeper.pid)
+    assert started(sleeper.pid) == ""
+    kill(sleeper.pid, since)

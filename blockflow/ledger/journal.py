@@ -91,9 +91,13 @@ def check_journal(disk: Disk, run: str) -> None:
     files = journal_files(disk)
     begun = False
     for file in files:
-        piece = next(iter(disk.pieces(file.path)), b"")
-        refuse_foreign(file.path, decode_head(piece[:HEAD_SIZE], file.path).run, run)
-        begun = begun or len(piece) > HEAD_SIZE
+        begin = b""
+        for piece in disk.pieces(file.path):  # of any size
+            begin += piece
+            if len(begin) > HEAD_SIZE:
+                break
+        refuse_foreign(file.path, decode_head(begin[:HEAD_SIZE], file.path).run, run)
+        begun = begun or len(begin) > HEAD_SIZE
     try:
         last = msgspec.json.decode(disk.read(LAST_FILE), type=_Last)
     except FileNotFoundError:

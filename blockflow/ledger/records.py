@@ -66,6 +66,8 @@ class WorkerKnown(_Record, frozen=True, tag=2):
     pid: Natural
     process: Natural | None = None
     """The slot it runs in, if a launcher started it."""
+    started: Name = ""
+    """When its process started: another one that has its number later is not this worker."""
 
 
 class WorkerGone(_Record, frozen=True, tag=3):

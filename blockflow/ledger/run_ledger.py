@@ -74,7 +74,12 @@ class RunLedger:
         histories = [_for_scheduler(known, retry_failed=self._retry_failed) for known in self._store.history]
         absent = [
             said.RecordWorker(
-                worker=known.worker, task=known.task, process=known.process, host=known.host, pid=known.pid
+                worker=known.worker,
+                task=known.task,
+                process=known.process,
+                host=known.host,
+                pid=known.pid,
+                started=known.started,
             )
             for known in self._store.absent_workers
             if known.task < len(histories)
@@ -176,7 +181,9 @@ def _in_words_of_ledger(record: said.Record) -> Iterator[rec.Record]:
             yield rec.BlockLost(record.task, record.index, record.attempt, False)
         case said.RecordWorker():
             if record.worker >= 0:  # not one that drives the scheduler by hand
-                yield rec.WorkerKnown(record.worker, record.task, record.host, record.pid, record.process)
+                yield rec.WorkerKnown(
+                    record.worker, record.task, record.host, record.pid, record.process, record.started
+                )
         case said.RecordGone():
             if record.worker >= 0:
                 yield rec.WorkerGone(record.worker)

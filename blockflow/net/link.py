@@ -28,7 +28,7 @@ from blockflow.net.alarm import Alarm
 from blockflow.net.connection_file import INVITATION, Connection, keep_connection, read_connection
 from blockflow.net.dial import dial
 from blockflow.net.signals import HEARD, IN_JOBS, Signals
-from blockflow.place import COORDINATOR_THREAD, this_place
+from blockflow.place import COORDINATOR_THREAD, started, this_place
 from blockflow.plan.block import Block
 from blockflow.wire.ending import Advice, Ending, time_limit
 from blockflow.wire.failures import FailureText
@@ -138,7 +138,13 @@ class Link:
         try:
             with self._changed:
                 session.hello(
-                    run=connection.run, task=self._task, process=self._process, host=place, pid=os.getpid(), now=_now()
+                    run=connection.run,
+                    task=self._task,
+                    process=self._process,
+                    host=place,
+                    pid=os.getpid(),
+                    started=started(os.getpid()),
+                    now=_now(),
                 )
                 data = self._outgoing()
             pipe.send(data)

@@ -72,7 +72,14 @@ class Arrivals:
         book.asking.pop(event.worker, None)
         self._touched.add(event.task)
         self._outcomes.record(
-            RecordWorker(worker=event.worker, task=event.task, process=event.process, host=event.host, pid=event.pid)
+            RecordWorker(
+                worker=event.worker,
+                task=event.task,
+                process=event.process,
+                host=event.host,
+                pid=event.pid,
+                started=event.started,
+            )
         )
 
     def claimed(self, event: ev.LeaseClaimed, now: float) -> list[ev.Instruction]:

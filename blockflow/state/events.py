@@ -55,6 +55,8 @@ class WorkerJoined(Struct, frozen=True, kw_only=True):
     host: str = ""
     """Where it runs; empty if unknown."""
     pid: int = 0
+    started: str = ""
+    """When that process started; its number may be given to others."""
 
 
 class LeaseClaimed(Struct, frozen=True, kw_only=True):

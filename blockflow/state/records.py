@@ -63,6 +63,8 @@ class RecordWorker(Struct, frozen=True, kw_only=True):
     process: int | None
     host: str
     pid: int
+    started: str = ""
+    """When that process started; its number may be given to others."""
 
 
 class RecordGone(Struct, frozen=True, kw_only=True):

@@ -62,6 +62,8 @@ class Hello(_Message, frozen=True, tag=1):
     pid: Natural
     worker: Natural | None
     """The number that it has, if it is back after its connection was lost."""
+    started: Name = ""
+    """When its process started, as :func:`blockflow.place.started` says; empty if that is not known."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

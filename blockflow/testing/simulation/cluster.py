@@ -7,6 +7,7 @@ numbers that decide everything. It ends when the driver has sent everybody home 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -206,8 +207,9 @@ class Cluster:
         """Start a worker process, here or on another node."""
         self._pids += 1
         host = driver.place if self.chance(0.5) else f"node{self._random.randint(1, 3)}"
+        pid = next(pid for pid in count(1) if self.process_at(host, pid) is None)  # numbers are given again
         worker = Worker(
-            self, self._pids, task=task, process=process, host=host, rate=self.clock_rate(), life=driver.life
+            self, self._pids, task=task, process=process, host=host, pid=pid, rate=self.clock_rate(), life=driver.life
         )
         self.workers[worker.number] = worker
         self.judge.note("start", worker.number, "process", process, "task", task, "on", host)
@@ -228,18 +230,27 @@ class Cluster:
             self.agenda.after(self.spread(30.0), lambda: self._by_hand(worker.task))
         self._close_if_empty()
 
-    def is_dead(self, number: int) -> bool:
-        """Whether a process has ended."""
-        return number not in self.workers
+    def process_at(self, place: str, pid: int) -> Worker | None:
+        """The process that has a number on a machine."""
+        return next((each for each in self.workers.values() if (each.host, each.pid) == (place, pid)), None)
 
-    def is_stopped(self, number: int) -> bool:
+    def is_dead(self, place: str, pid: int, started: str) -> bool:
+        """Whether a process has ended; another one may have its number."""
+        found = self.process_at(place, pid)
+        return found is None or started not in ("", f"{found.number}")
+
+    def is_stopped(self, place: str, pid: int) -> bool:
         """Whether a process stands still."""
-        return number in self.workers and self.workers[number].paused
+        found = self.process_at(place, pid)
+        return found is not None and found.paused
 
-    def kill(self, number: int) -> None:
-        """End a process at once."""
-        if number in self.workers:
-            self.workers[number].crash()
+    def kill(self, place: str, pid: int, started: str) -> None:
+        """End a process at once, if it is the one that started then."""
+        if not started:
+            raise BrokenPromise("innocent", f"process {pid} on {place} is to be ended, whoever has that number now")
+        found = self.process_at(place, pid)
+        if found is not None and started == f"{found.number}":
+            found.crash()
 
     def task_id(self, task: int) -> str:
         """Name of a task."""

@@ -147,6 +147,7 @@ class Driver:
         self._works_since = cluster.agenda.now
         cluster.lives.has_begun(self)
         self._handle(ev.Ticked())
+        self._began = self.now()
         self._look_for_absent()
         if self._recorder is not None:
             self._recorder.beat()
@@ -233,10 +234,11 @@ class Driver:
         self._carry_out(self._switchboard.disconnected(connection.number, self.now(), broken=connection.broken))
         if line is None or line.worker is None or line.said_goodbye or line.host != self.place:
             return
-        worker, pid, until = line.worker, line.pid, self.now() + DEATH_SECONDS
+        worker, until = line.worker, self.now() + DEATH_SECONDS
+        pid, started = line.pid, line.started
 
         def look() -> None:
-            if self._cluster.is_dead(pid):
+            if self._cluster.is_dead(self.place, pid, started):
                 self._handle(ev.WorkerLeft(worker=worker, crashed=True))
             elif self.now() <= until:
                 self.later(TICK_SECONDS, look)
@@ -244,10 +246,14 @@ class Driver:
         look()
 
     def _look_for_absent(self) -> None:
-        """Workers of an earlier life that have died need not be waited for."""
+        """Workers of an earlier life that have died need not be waited for; those that do not come back are ended."""
         for known in self.scheduler.absent:
-            if known.host == self.place and self._cluster.is_dead(known.pid):
+            if known.host != self.place:
+                continue
+            if self._cluster.is_dead(self.place, known.pid, known.started):
                 self._handle(ev.WorkerLeft(worker=known.worker, crashed=True))
+            elif self.now() > self._began + self._cluster.lease:
+                self._cluster.kill(self.place, known.pid, known.started)
         if self.scheduler.absent:
             self.later(_LOOK_SECONDS, self._look_for_absent)
 
@@ -360,8 +366,8 @@ class Driver:
         for worker in self.scheduler.overdue(self.now()):
             line = self._switchboard.line_of(worker)
             if line is not None and line.watched:
-                if self._cluster.is_stopped(line.pid):
-                    self._cluster.kill(line.pid)
+                if self._cluster.is_stopped(self.place, line.pid):
+                    self._cluster.kill(self.place, line.pid, line.started)
                 else:
                     self._handle(ev.HeartbeatReceived(worker=worker, seen=True))
 

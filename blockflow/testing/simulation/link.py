@@ -99,7 +99,8 @@ class Link:
             task=self._cluster.task_id(worker.task),
             process=worker.process,
             host=worker.host,
-            pid=worker.number,
+            pid=worker.pid,
+            started=f"{worker.number}",
             now=worker.now(),
         )
         line.send(self._outgoing())

@@ -44,10 +44,21 @@ class Worker:
     """
 
     def __init__(
-        self, cluster: Cluster, number: int, *, task: int, process: int | None, host: str, rate: float, life: int
+        self,
+        cluster: Cluster,
+        number: int,
+        *,
+        task: int,
+        process: int | None,
+        host: str,
+        pid: int,
+        rate: float,
+        life: int,
     ) -> None:
         self.cluster = cluster
         self.number = number
+        self.pid = pid
+        """Number of its process, which only one has at a time on a machine."""
         self.task = task
         self.process = process
         self.host = host
