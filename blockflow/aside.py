@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_CARRIED = (Exception, SystemExit, KeyboardInterrupt)
+"""What is raised where the result is awaited; other exceptions, as of cancelling, mean something else there."""
+
 
 class Aside:
     """A thread that calls functions, one after the other.
@@ -40,8 +43,10 @@ class Aside:
                 return
             if error is None:
                 done.set_result(cast("T", result))
-            elif isinstance(error, StopIteration):  # a future cannot hold it
-                done.set_exception(RuntimeError(f"{function!r} raised StopIteration"))
+            elif not isinstance(error, _CARRIED) or isinstance(error, StopIteration):  # a future gives it a meaning
+                raised = RuntimeError(f"{function!r} raised {type(error).__name__}: {error}")
+                raised.__cause__ = error
+                done.set_exception(raised)
             else:
                 done.set_exception(error)
 

@@ -70,6 +70,9 @@ SNAPSHOT_SECONDS = 0.1
 DEATH_SECONDS = 2.0
 """How long after its connection the death of a worker's process is waited for; then its lease has to run out."""
 
+WORDS_SECONDS = 0.5
+"""How long it is waited until whoever has started a dead process says how it ended."""
+
 HELLO_SECONDS = 10.0
 """How long a connection may take to introduce itself."""
 
@@ -135,8 +138,8 @@ class Coordinator:
         """How far the tasks have got; replaced, never changed."""
         self.workforces: dict[str, Workforce] = {}
         """By task that has jobs on clusters: how far these have come; replaced, never changed."""
-        self.notices: deque[ev.TellFailure] = deque(maxlen=MOST_NOTICES)
-        """Failures for people to read; whoever reads them takes them out."""
+        self.notices: deque[ev.TellFailure | ev.TellRemark] = deque(maxlen=MOST_NOTICES)
+        """Failures and remarks for people to read; whoever reads them takes them out."""
         self.error: BaseException | None = None
         """What ended the loop before its time."""
         self.connection: Connection | None = None
@@ -334,8 +337,17 @@ class Coordinator:
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(DEATH_LOOK)
-        self._handle(ev.WorkerLeft(worker=line.worker, crashed=True), time.monotonic())
+        how, output = await self._last_words(line.process)
+        self._handle(ev.WorkerLeft(worker=line.worker, crashed=True, how=how, output=output), time.monotonic())
         self._wake.set()  # its process can be replaced
+
+    async def _last_words(self, process: int | None) -> tuple[str, str]:
+        """How a process has ended that is dead, and the last lines that it printed; empty if nobody tells."""
+        deadline = time.monotonic() + WORDS_SECONDS
+        while process is not None and self._crew.is_own(process) and time.monotonic() < deadline:
+            self._collect_ended(time.monotonic())
+            await asyncio.sleep(LEAST_REST)
+        return self._crew.last_words(process)
 
     # ------------------------------------------------------------------------------------------- actions
 
@@ -396,7 +408,7 @@ class Coordinator:
                     self._start_later(action)
                 case ev.RunChecks():
                     asyncio.ensure_future(self._check(action)).add_done_callback(self._note_error)
-                case ev.TellFailure():
+                case ev.TellFailure() | ev.TellRemark():
                     self.notices.append(action)
                 case ev.TellPause():
                     _LOGGER.warning("%s", pause_line(self._scheduler.plan, action))

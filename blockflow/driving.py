@@ -313,7 +313,9 @@ def steps_here(scheduler: Scheduler, display: Display, ledger: RunLedger | None 
     next_look = 0.0
     try:
         with contextlib.closing(run_serially(scheduler, ledger)) as steps:
-            for _ in steps:
+            for remark in steps:
+                if remark is not None:
+                    display.write(f"{scheduler.plan.tasks[remark.task].task_id}: {remark.text}")
                 now = time.monotonic()
                 if now >= next_look:
                     display.update(scheduler.task_states, now)

@@ -157,7 +157,8 @@ def _problem(book: TaskBook) -> str | None:
             f"Task(..., stop_if_all_fail=False) tries them all{'' if told else chr(10) + failure.traceback.rstrip()}"
         )
     if book.pool.gave_up is not None:
-        return f"task {name}: {book.pool.gave_up}; {left} blocks are left"
+        detail = f"\n{book.pool.detail.rstrip()}" if book.pool.detail else ""
+        return f"task {name}: {book.pool.gave_up}; {left} blocks are left{detail}"
     if book.pool.exhausted:
         return (
             f"task {name}: all worker processes ended by themselves while {left} blocks were left. A process function "

@@ -15,6 +15,7 @@ from msgspec import structs
 from blockflow.errors import PlanError
 from blockflow.monitor.pauses import pause_line
 from blockflow.plan.block import Block, BlockStatus
+from blockflow.plan.returns import ARRAY_REMARK, check_has_begun, check_has_run, is_array
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.state.leases import TARGET_SECONDS
@@ -47,8 +48,10 @@ def check_serial(plan: Plan) -> None:
             )
 
 
-def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Generator[None]:
+def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Generator[ev.TellRemark | None]:
     """Run all blocks in this process; an iterator that stops for a moment after each block.
+
+    It yields what people have to be told, or None.
 
     Args:
         scheduler: Owner of all state.
@@ -61,7 +64,7 @@ def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Gener
     plan = scheduler.plan
     check_serial(plan)
     diary = _Diary(scheduler, ledger)
-    functions = [_Function(task.task) for task in plan.tasks]
+    functions = [_Function(task.task, task.number) for task in plan.tasks]
     todo: deque[ev.Instruction] = deque()
     for task in plan.tasks:
         worker = -1 - task.number  # no other process has to know of it
@@ -89,7 +92,7 @@ def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Gener
                 lease = _Lease(scheduler, functions[instruction.task], instruction, todo)
                 try:
                     while lease.run_next():
-                        yield
+                        yield functions[instruction.task].take_remark()
                 finally:
                     lease.report()  # what was done before somebody had enough, or a function raised
                 todo += scheduler.handle(ev.BlocksAsked(worker=instruction.worker), time.monotonic())
@@ -125,18 +128,30 @@ class _Diary:
 class _Function:
     """A process function with the state that its setup makes before the first block."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, number: int) -> None:
         self._task = task
+        self._number = number
         self._states: list[Any] = []
+        self._returns_arrays = False
+        self._is_told = False
 
     def __call__(self, block: Block) -> None:
         assert self._task.process_function is not None
-        if self._task.setup is None:
-            self._task.process_function(block)
-            return
-        if not self._states:
-            self._states.append(self._task.setup())
-        self._task.process_function(block, *self._states)
+        if self._task.setup is not None and not self._states:
+            state = self._task.setup()
+            check_has_begun(state, "setup")
+            self._states.append(state)
+        returned = self._task.process_function(block, *self._states)
+        if returned is not None:
+            check_has_run(returned, "the process function")
+            self._returns_arrays = self._returns_arrays or is_array(returned)
+
+    def take_remark(self) -> ev.TellRemark | None:
+        """What people have to be told of the function, once."""
+        if self._is_told or not self._returns_arrays:
+            return None
+        self._is_told = True
+        return ev.TellRemark(task=self._number, text=ARRAY_REMARK)
 
     def close(self) -> None:
         """Tear down what was set up."""

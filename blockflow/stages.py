@@ -10,13 +10,14 @@ It begins with one block after the other, and changes over when a block has show
 
 from __future__ import annotations
 
-import sys
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from blockflow.net.link import print_failure
 from blockflow.plan.block import Block, BlockStatus
 from blockflow.wire.failures import FailureText, describe
 
@@ -78,7 +79,7 @@ class _Item:
 def work_in_stages(link: Conversation, stages: Stages, state: Any) -> None:
     """Run a function in stages on every block, until there are no more.
 
-    A failure is printed and reported; it ends the block, not the process.
+    A failure is reported, then printed; it ends the block, not the process.
 
     Raises:
         UnreachableError: The driver is gone.
@@ -122,7 +123,7 @@ class _Line:
         began = time.perf_counter()
         try:
             item.value = self._stages.read(item.block, self._state)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             item.error = error
         item.moving += time.perf_counter() - began
 
@@ -133,7 +134,7 @@ class _Line:
         began = time.perf_counter()
         try:
             item.value = self._stages.compute(item.block, item.value, self._state)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             item.error = error
         item.computing = time.perf_counter() - began
 
@@ -145,13 +146,15 @@ class _Line:
             if item.error is not None:
                 raise item.error
             self._stages.write(item.block, item.value, self._state)
-        except (Exception, SystemExit) as error:
-            self._stages.failed(item.block, error, self._state)
+        except BaseException as error:
+            with contextlib.suppress(BaseException):  # the reason is reported, whether it can be kept or not
+                self._stages.failed(item.block, error, self._state)
             failure = describe(error)
-            sys.stderr.write(f"block {item.block.block_id}, attempt {item.block.attempt}:\n{failure.traceback}")
         item.value = item.error = None
         item.moving += time.perf_counter() - began
         self._link.block_done(item.given, failure, item.moving + item.computing, asks=True)
+        if failure is not None:
+            print_failure(item.block, failure)
 
     def run(self) -> None:
         """Do all stages at once, until there are no more blocks."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 import numpy as np
 
 from blockflow.errors import PlanError, RemoteProtocolError
+from blockflow.plan.returns import ARRAY_REMARK
 from blockflow.state import events as ev
 from blockflow.wire import messages as wire
 
@@ -41,7 +42,7 @@ class Close:
     reason: str
 
 
-Action: TypeAlias = Send | Close | ev.StartProcess | ev.RunChecks | ev.TellFailure | ev.TellPause
+Action: TypeAlias = Send | Close | ev.StartProcess | ev.RunChecks | ev.TellFailure | ev.TellPause | ev.TellRemark
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +82,8 @@ class Switchboard:
         self._lines: dict[int, Line] = {}
         self._connection_of: dict[int, int] = {}
         self._next_worker = scheduler.epoch << 40
+        self._remarked: frozenset[int] = frozenset()
+        """Tasks of which people were told that their functions return arrays."""
 
     def connected(self, connection: int) -> None:
         """A connection was made and has proved that it knows the run's key."""
@@ -148,6 +151,14 @@ class Switchboard:
                 limit = _microseconds(self._scheduler.book(line.task).seconds_for())
                 alive = Send(connection=connection, message=wire.Alive(message.number, limit))
                 return [alive, *self.handle(ev.HeartbeatReceived(worker=line.worker), now)]
+            case wire.Unable():
+                unable = ev.WorkerUnable(
+                    worker=line.worker, error=message.error, traceback=message.traceback, where=message.where
+                )
+                return self.handle(unable, now)
+            case wire.ArraysReturned():
+                known, self._remarked = line.task in self._remarked, self._remarked | {line.task}
+                return [] if known else [ev.TellRemark(task=line.task, text=ARRAY_REMARK)]
             case wire.Goodbye() if message.under_way:
                 ending = ev.WorkerEnding(worker=line.worker, failure=_failure(message.failure))
                 return self.handle(ending, now)
@@ -287,7 +298,7 @@ class Switchboard:
                     actions.append(_close(connection, self._lines[connection], SILENT))
                 case ev.AcknowledgeReport():
                     pass  # part of the answer to the message that carried the report
-                case ev.StartProcess() | ev.RunChecks() | ev.TellFailure() | ev.TellPause():
+                case ev.StartProcess() | ev.RunChecks() | ev.TellFailure() | ev.TellPause() | ev.TellRemark():
                     actions.append(instruction)
                 case _:
                     assert_never(instruction)

@@ -26,11 +26,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 from warnings import catch_warnings, simplefilter
 
-from blockflow.errors import BlockflowError
+from blockflow.errors import BlockflowError, RunError
 from blockflow.freshness import expect_writers
 from blockflow.logging import open_log
 from blockflow.net.context import Context
-from blockflow.net.link import SAID_FAILED, Link, open_link
+from blockflow.net.link import SAID_FAILED, Link, open_link, print_failure
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
 from blockflow.wire.orders import ENDED, FUNCTIONS, MODULES, ORDER_BYTES, STARTED, pack_report, unpack_order
@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blockflow.plan.block import Block
+    from blockflow.wire.failures import FailureText
 
 
 def work(link: Link, function: Callable[[Block], Any], most: int | None = None) -> None:
     """Run a function on every block, until there are no more.
 
-    A failure is printed and reported; it ends the block, not the process.
+    A failure is reported, then printed; it ends the block, not the process. So is an exception of any class, and a
+    returned value that shows that nothing has run (:mod:`blockflow.plan.returns`).
 
     Args:
         link: Where blocks come from.
@@ -63,55 +65,133 @@ def work(link: Link, function: Callable[[Block], Any], most: int | None = None) 
         failure = None
         began = clock()
         try:
-            function(block)
-        except (Exception, SystemExit) as error:
+            returned = function(block)
+            if returned is not None:
+                _look_at(returned, link)
+        except BaseException as error:  # of user code: the block has failed, whatever was raised
             failure = describe(error)
-            sys.stderr.write(f"block {block.block_id}, attempt {block.attempt}:\n{failure.traceback}")
         else:
             if block.status is BlockStatus.FAILED:
                 failure = SAID_FAILED
         link.block_done(given, failure, clock() - began, asks=True)
+        if failure is not None:
+            print_failure(block, failure)
+
+
+def _look_at(returned: Any, link: Link) -> None:
+    """Refuse a returned value that shows that nothing has run; tell the driver of an array that is of no use.
+
+    Raises:
+        PlanError: Nothing has run.
+    """
+    from blockflow.plan.returns import check_has_run, is_array
+
+    check_has_run(returned, "the process function")
+    if is_array(returned):
+        link.remark_on_arrays()
 
 
 def be_worker(payload: dict[str, Any]) -> int:
-    """Do what a payload says; returns the exit code."""
-    _take_over(payload)
-    if payload["takes_block"]:
-        expect_writers(always=payload["reads_others"])
-    try:
-        function, setup, teardown = pickle.loads(payload["functions"])
-    except Exception as error:
-        sys.stderr.write(
-            f"{describe(error).traceback}"
-            f"the process function of task {payload['task']!r} cannot be loaded in a worker process ({error}): "
-            "whatever it refers to must be importable there. Import inside the function, or put the module on "
-            "PYTHONPATH\n"
-        )
-        return 1
-    if not payload["takes_block"]:
-        function()
-        return 0
-    most = payload["most_blocks"]
-    try:
-        link = open_link(Context.from_env(), payload.get("grace"))
-        if link is not None and setup is None:
-            work(link, function, most)
-            link.close()
-        elif link is not None:
-            from blockflow.stages import Stages, work_in_stages  # here, because most workers need no 1 ms for it
+    """Do what a payload says; returns the exit code.
 
+    Whatever keeps it from beginning is told to the driver, and then printed.
+    """
+    link: Link | None = None
+    try:
+        _take_over(payload)
+        if payload["takes_block"]:
+            expect_writers(always=payload["reads_others"])
+        function, setup, teardown = _load(payload)
+        if not payload["takes_block"]:
+            _check_begun(function(), "the process function")
+            return 0
+        try:
+            link = open_link(Context.from_env(), payload.get("grace"))
+        except BlockflowError as error:
+            _print(f"{error}\n")
+            return 1
+        state = None
+        if link is not None and setup is not None:
             state = setup()
-            if isinstance(function, Stages) and most is None:
-                work_in_stages(link, function, state)
-            else:
-                work(link, lambda block: function(block, state), most)
-            link.close()  # first, so that nobody waits for the teardown
-            if teardown is not None:
-                teardown(state)
-    except BlockflowError as error:
-        sys.stderr.write(f"{error}\n")
+            _check_begun(state, "setup")
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            _be_unable(link, describe(error))
+        raise
+    except BaseException as error:  # of user code
+        _be_unable(link, describe(error))
         return 1
+    if link is None:
+        return 0
+    try:
+        _work(link, function, state, most=payload["most_blocks"], has_state=setup is not None)
+    except BlockflowError as error:
+        _print(f"{error}\n")
+        return 1
+    if teardown is not None:
+        try:
+            _check_begun(teardown(state), "teardown")
+        except Exception as error:
+            _print(f"teardown:\n{describe(error).traceback}")
+            return 1
     return 0
+
+
+def _work(link: Link, function: Any, state: Any, *, most: int | None, has_state: bool) -> None:
+    """Work on all blocks, in whatever way the function allows, and leave."""
+    if not has_state:
+        work(link, function, most)
+    else:
+        from blockflow.stages import Stages, work_in_stages  # here, because most workers need no 1 ms for it
+
+        if isinstance(function, Stages) and most is None:
+            work_in_stages(link, function, state)
+        else:
+            work(link, lambda block: function(block, state), most)
+    link.close()  # before the teardown, so that nobody waits for it
+
+
+def _load(payload: dict[str, Any]) -> Any:
+    """Return the process function, setup and teardown.
+
+    Raises:
+        RunError: They cannot be loaded here.
+    """
+    try:
+        return pickle.loads(payload["functions"])
+    except BaseException as error:
+        raise RunError(
+            f"the process function of task {payload['task']!r} cannot be loaded in a worker process "
+            f"({type(error).__name__}: {error}): whatever it refers to must be importable there. Import inside the "
+            "function, or put the module on PYTHONPATH"
+        ) from error
+
+
+def _check_begun(returned: Any, what: str) -> None:
+    """Refuse what shows that a function has not run.
+
+    Raises:
+        PlanError: It has not.
+    """
+    if returned is not None:
+        from blockflow.plan.returns import check_has_begun
+
+        check_has_begun(returned, what)
+
+
+def _be_unable(link: Link | None, why: FailureText) -> None:
+    """Tell the driver why this worker cannot begin, and print it."""
+    with suppress(BaseException):  # where it cannot be told, the last lines that are printed have to do
+        link = link or open_link(Context.from_env())
+        if link is not None:
+            link.unable(why)
+            link.close()
+    _print(why.traceback)
+
+
+def _print(text: str) -> None:
+    with suppress(BaseException):  # the log may be full, or the stream closed by user code
+        sys.stderr.write(text)
 
 
 def _take_over(payload: dict[str, Any]) -> None:
@@ -122,15 +202,16 @@ def _take_over(payload: dict[str, Any]) -> None:
             try:
                 file = open_log(log + suffix, adds=payload["adds"])
             except OSError as error:  # that costs the log, and not the blocks
-                sys.stderr.write(f"blockflow: no log is written, what the worker prints appears here: {error}\n")
+                _print(f"blockflow: no log is written, what the worker prints appears here: {error}\n")
                 continue
             os.dup2(file, descriptor)
             os.close(file)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        if stream is not None:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.environ.update(payload["environment"])
     os.chdir(payload["directory"])
     sys.path[:] = payload["path"]
-    os.environ.update(payload["environment"])
     # What the launcher changed so that this module is found; processes that the user's code starts need not see it.
     os.environ.pop("PYTHONPATH", None)
     if payload["python_path"] is not None:
@@ -216,8 +297,9 @@ def _leave(code: int) -> NoReturn:
         sys.exit(code)  # only taking it to pieces writes what is left in files that user code has not closed
     shutdown()  # waits for the threads of user code
     run_exit_functions()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # user code has closed it, or its disk is full
+            stream.flush()
     os._exit(code)
 
 

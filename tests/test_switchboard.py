@@ -245,7 +245,11 @@ def test_a_worker_whose_lease_has_run_out_is_told_nothing_that_could_renew_it() 
     scheduler, board = board_of(line_of_blocks(2))
     joined(board)
     say(board, 0, ASK)
-    assert board.handle(ev.Ticked(), 1000.0) == [Close(connection=0, reason=SILENT)]
+    silent, close = board.handle(ev.Ticked(), 1000.0)
+    assert silent == ev.TellRemark(
+        task=0, text="a worker said nothing for 60 s while it had blocks; they are run again"
+    )
+    assert close == Close(connection=0, reason=SILENT)
     assert scheduler.task_states["t"].processing_count == 0
     assert say(board, 0, wire.Heartbeat(2), 1000.0) == [], "it was sent before, and would make the lease longer"
     assert board.disconnected(0, 1000.0) == []
@@ -916,3 +920,24 @@ def test_the_line_of_a_worker_is_known_while_it_is_connected() -> None:
     assert (line.host, line.pid, line.worker) == ("host", 77, 0)
     board.disconnected(0, 0.0)
     assert board.line_of(0) is None
+
+
+def test_a_worker_that_cannot_begin_is_told_of_and_given_nothing() -> None:
+    scheduler, board = board_of(line_of_blocks(2))
+    start = next(each for each in board.handle(ev.Ticked(), 0.0) if isinstance(each, ev.StartProcess))
+    board.connected(0)
+    say(board, 0, hello(process=start.process))
+    (remark,) = say(board, 0, wire.Unable("OSError: no", "Traceback of it", "a.py:3"))
+    assert remark == ev.TellRemark(task=0, text="a worker could not begin: OSError: no (a.py:3)")
+    assert told(say(board, 0, ASK)) == [wire.Acknowledged(1, 0, False)]
+    said = board.handle(ev.ProcessEnded(process=start.process, task=0, clean=False, how="ended with code 1"), 1.0)
+    assert not [each for each in said if isinstance(each, ev.TellRemark)], "it has said so itself"
+    scheduler.validate()
+
+
+def test_arrays_that_are_returned_are_told_of_once_for_a_task() -> None:
+    _, board = board_of(line_of_blocks(2), line_of_blocks(2, "u"))
+    for connection, task in enumerate(("t", "t", "u")):
+        joined(board, connection, task)
+    said = [say(board, connection, wire.ArraysReturned()) for connection in range(3)]
+    assert [[type(each) for each in actions] for actions in said] == [[ev.TellRemark], [], [ev.TellRemark]]

@@ -7,6 +7,8 @@ by a thread of its own.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blockflow.plan.launcher import Launcher
+
+
+def words_of_exit(code: int) -> str:
+    """Return how a process has ended, in words.
+
+    >>> words_of_exit(3), words_of_exit(-9)
+    ('ended with code 3', 'was killed by SIGKILL')
+
+    Args:
+        code: Its exit code; the negative number of the signal that killed it.
+    """
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with code {code}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +60,10 @@ class JobEnd:
     """Nothing of it can run any more; not so if its node does not answer."""
     lost: bool = False
     """Its machine is to blame, not what it was to run."""
+    printed: str = ""
+    """File in which is what it printed before it took over, or what its job did; empty if there is none."""
+    output: str = ""
+    """The last lines that it printed, if they are known without a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

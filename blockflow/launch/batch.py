@@ -249,7 +249,15 @@ class BatchFleet:
         clean = seen.phase is Phase.DONE or worker.called_off
         lost = seen.phase in (Phase.EVICTED, Phase.LOST)
         how = f"ended as {self._system.name} job {job}_{index}: {seen.said}"
-        end = JobEnd(process=process, code=0 if clean else 1, how=how, certain=seen.phase is not Phase.LOST, lost=lost)
+        name = f"{job}_{index}" if worker.order.launcher.array else job  # type: ignore[attr-defined]
+        end = JobEnd(
+            process=process,
+            code=0 if clean else 1,
+            how=how,
+            certain=seen.phase is not Phase.LOST,
+            lost=lost,
+            printed=f"{worker.order.payload['job_log']}-{name}.log",
+        )
         self._submitter.over(job, process)
         self._roster.end(worker, end)
 

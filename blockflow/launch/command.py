@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from blockflow.errors import RunError
-from blockflow.launch.base import JobEnd, Standing
+from blockflow.launch.base import JobEnd, Standing, words_of_exit
 from blockflow.launch.handover import write_handover
 from blockflow.launch.interpreter import path_of_package
 from blockflow.launch.launchers import Command
@@ -70,6 +70,7 @@ class CommandFleet:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._handovers: dict[int, Path] = {}
         self._tasks: dict[int, str] = {}
+        self._logs: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -89,7 +90,8 @@ class CommandFleet:
         if path is not None:
             worker = ["env", f"PYTHONPATH={path}", *worker]
         words = command_words(launcher.command, worker)
-        with appended(f"{order.payload['job_log']}-{order.process}.log") as log:
+        self._logs[order.process] = f"{order.payload['job_log']}-{order.process}.log"
+        with appended(self._logs[order.process]) as log:
             try:
                 process = subprocess.Popen(
                     words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -110,7 +112,9 @@ class CommandFleet:
                 del self._processes[number], self._tasks[number]
                 remove_file(self._handovers.pop(number))
                 # What ran elsewhere may outlive the command that started it.
-                ended.append(JobEnd(process=number, code=code, how=f"ended with code {code}", certain=False))
+                printed = self._logs.pop(number)
+                how = words_of_exit(code)
+                ended.append(JobEnd(process=number, code=code, how=how, certain=False, printed=printed))
         return ended
 
     def look(self) -> None:

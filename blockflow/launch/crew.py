@@ -9,26 +9,33 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blockflow.launch.local import Exit
+from blockflow.launch.base import JobEnd
+from blockflow.launch.last_lines import last_lines
 from blockflow.launch.payload import payload_for, payload_for_job
 from blockflow.launch.shared import modules_to_import
 from blockflow.logging import make_log_folder
 from blockflow.net.context import Context
 from blockflow.plan.launcher import has_local
+from blockflow.plan.returns import check_has_run
 from blockflow.state.events import ProcessEnded
 from blockflow.trusted_files import remove_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from blockflow.launch.base import Fleet, JobEnd
-    from blockflow.launch.local import LocalLauncher
+    from blockflow.launch.base import Fleet
+    from blockflow.launch.local import Exit, LocalLauncher
     from blockflow.monitor.jobs import Workforce
     from blockflow.net.connection_file import Connection
     from blockflow.plan.launcher import Launcher
     from blockflow.plan.plan import Plan
+
+_LONGEST_LINE = 300
+"""Characters of the last line that a process printed, in a message of one line."""
+
+_MOST_WORDS = 1000
+"""Processes whose last words are kept: older ones give way."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +80,8 @@ class Crew:
         """What workers that people start have to be told."""
         self._gone: set[int] = set()
         """Processes of clusters that have certainly ended."""
+        self._last_words: dict[int, tuple[str, str]] = {}
+        """By process that has ended: how, and the last lines that it printed if it did not end well."""
 
     def __len__(self) -> int:
         return len(self._launcher) + sum(len(fleet) for fleet in self._fleets.values())
@@ -102,7 +111,9 @@ class Crew:
         """Call the init callback of a task, if it has one; to be done before the first process of the task starts."""
         callback = self._plan.tasks[task].task.init_callback_fn
         if callback is not None:
-            callback(self.context(None, task))
+            check_has_run(
+                callback(self.context(None, task)), f"init_callback_fn of task {self._plan.tasks[task].task_id!r}"
+            )
 
     def start(self, process: int, task: int) -> None:
         """Start a process for a task."""
@@ -143,6 +154,19 @@ class Crew:
     def is_gone(self, process: int | None) -> bool:
         """Whether a job of a cluster has certainly ended, and all that it started."""
         return process in self._gone
+
+    def is_own(self, process: int) -> bool:
+        """Whether a process was started here, and its end is not known yet."""
+        return process in self._tasks
+
+    def last_words(self, process: int | None) -> tuple[str, str]:
+        """How a process has ended, and the last lines that it printed if it did not end well; empty if not known."""
+        if process is None:
+            return "", ""
+        if process in self._tasks:  # dead, and its cluster has not noticed
+            log = self._log(process)
+            return "", "" if log is None else last_lines([Path(f"{log}.err"), Path(f"{log}.out")])[1]
+        return self._last_words.get(process, ("", ""))
 
     def look(self) -> None:
         """A worker's connection is lost: look soon what has become of the jobs."""
@@ -216,8 +240,6 @@ class Crew:
     @property
     def _private(self) -> Path:
         """The directory of the run's own files."""
-        from pathlib import Path
-
         assert self._connection is not None
         return Path(self._connection.path).parent
 
@@ -244,13 +266,25 @@ class Crew:
 
     def _note_end(self, end: Exit | JobEnd) -> ProcessEnded:
         log = self._log(end.process)
-        how = end.how if log is None else f"{end.how}; see {log}.err"
-        if log is not None and not isinstance(end, Exit):
-            how += ", or job-*.log beside it"
+        how, output = end.how, ""
+        if end.code != 0:
+            files = [] if log is None else [Path(f"{log}.err"), Path(f"{log}.out")]
+            if isinstance(end, JobEnd):
+                files[1:1] = [Path(end.printed)] if end.printed else []
+                output = end.output
+            file, said = last_lines(files)
+            output = output or said
+            if output:
+                how += f"; it last printed: {output.splitlines()[-1][:_LONGEST_LINE]}"
+            if file is not None:
+                how += f" (see {file})"
+        self._last_words[end.process] = end.how, output
+        if len(self._last_words) > _MOST_WORDS:
+            del self._last_words[next(iter(self._last_words))]
         task = self._tasks.pop(end.process)
         for source in self._sources[task]:
             source.processes.discard(end.process)
-        return ProcessEnded(process=end.process, task=task, clean=end.code == 0, how=how, lost=end.lost)
+        return ProcessEnded(process=end.process, task=task, clean=end.code == 0, how=how, output=output, lost=end.lost)
 
     def _log(self, process: int) -> Path | None:
         if self._logs is None:

@@ -12,13 +12,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from blockflow.launch.base import JobEnd, Standing
+from blockflow.launch.base import JobEnd, Standing, words_of_exit
 from blockflow.launch.handover import write_handover
 from blockflow.launch.interpreter import environment_with_package
+from blockflow.launch.last_lines import tail
 from blockflow.launch.launchers import Dask
 from blockflow.launch.queue import worker_words
 from blockflow.net.context import Context
@@ -34,9 +37,15 @@ _LOOK_SECONDS = 0.5
 
 _STOP_SECONDS = 5.0
 
+_KEPT_LINES = 20
+_LONGEST_LINE = 1000
+"""Of what a worker prints: for a message about its end."""
 
-def run_worker(payload: dict[str, Any], connection: str, gone: str) -> int:
-    """Be a worker; runs in a dask worker, and returns the worker's exit code.
+
+def run_worker(payload: dict[str, Any], connection: str, gone: str) -> tuple[int, str]:
+    """Be a worker; runs in a dask worker, and returns the worker's exit code and the last lines that it printed.
+
+    What it prints to its standard errors goes to those of the dask worker as well, unless it has a log of its own.
 
     Args:
         payload: What it is told.
@@ -50,7 +59,12 @@ def run_worker(payload: dict[str, Any], connection: str, gone: str) -> int:
         handover = Path(name, "worker")
         write_handover(handover, [_moved(payload, connection, Path(name))])
         words = [*worker_words(sys.executable, str(handover)), "0"]
-        worker = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment_with_package())
+        worker = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment_with_package()
+        )
+        printed: deque[bytes] = deque(maxlen=_KEPT_LINES)
+        copying = threading.Thread(target=_copy, args=(worker.stderr, printed), daemon=True)
+        copying.start()
         try:
             while worker.poll() is None:
                 if over.wait(timeout=_LOOK_SECONDS):
@@ -58,7 +72,16 @@ def run_worker(payload: dict[str, Any], connection: str, gone: str) -> int:
         finally:
             worker.kill()
             worker.wait()
-    return worker.returncode
+        copying.join(_LOOK_SECONDS)  # what the worker has started may hold the pipe for longer
+    return worker.returncode, tail(b"".join(printed.copy()))
+
+
+def _copy(pipe: IO[bytes], printed: deque[bytes]) -> None:
+    """Pass on what a worker prints, and keep the last lines."""
+    for line in pipe:
+        printed.append(line[-_LONGEST_LINE:])
+        with contextlib.suppress(Exception):
+            sys.stderr.write(line.decode(errors="replace"))
 
 
 def _moved(payload: dict[str, Any], connection: str, here: Path) -> dict[str, Any]:
@@ -166,7 +189,7 @@ class DaskFleet:
 
 def _end(process: int, future: Any) -> JobEnd:
     if future.status == "finished":
-        code = int(future.result())
-        return JobEnd(process=process, code=code, how=f"ended with code {code}")
+        code, output = future.result()
+        return JobEnd(process=process, code=code, how=words_of_exit(code), output=output)
     error = future.exception() if future.status == "error" else future.status
     return JobEnd(process=process, code=1, how=f"ended in dask: {error}", certain=False)

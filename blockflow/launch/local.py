@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blockflow.errors import RunError
+from blockflow.launch.base import words_of_exit
 from blockflow.launch.shared import environment_of_threads
 from blockflow.place import is_dead
 from blockflow.wire.orders import FUNCTIONS, MODULES, REPORT_BYTES, STARTED, pack_order, unpack_reports
@@ -50,10 +51,7 @@ class Exit:
     @property
     def how(self) -> str:
         """How it ended, in words."""
-        if self.code < 0:
-            with contextlib.suppress(ValueError):
-                return f"was killed by {signal.Signals(-self.code).name}"
-        return f"ended with code {self.code}"
+        return words_of_exit(self.code)
 
 
 class LocalLauncher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockflow.monitor.progress import clock
+from blockflow.state.events import TellRemark
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
@@ -15,6 +16,8 @@ _SHOWN_BLOCKS = 3
 _SHOWN_CAUSES = 5
 _SHOWN_LIKE_IT = 3
 """Failures of one cause that are told while the run goes on; the summary counts all."""
+_SHOWN_REMARKS = 10
+"""Different remarks on one task that are told."""
 
 
 class FailureTeller:
@@ -23,9 +26,13 @@ class FailureTeller:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._told: dict[tuple[int, str, str], int] = {}
+        self._remarks: dict[int, int] = {}
+        """By task: how many different remarks there were."""
 
-    def line(self, told: TellFailure) -> str | None:
-        """What to print about a failure; None if enough like it were printed."""
+    def line(self, told: TellFailure | TellRemark) -> str | None:
+        """What to print about a failure, or something else; None if enough like it were printed."""
+        if isinstance(told, TellRemark):
+            return self._remark(told)
         failure = told.failure
         kind = (told.task, failure.error.partition(":")[0], failure.where)
         self._told[kind] = self._told.get(kind, 0) + 1
@@ -38,6 +45,15 @@ class FailureTeller:
         position = planned.grid.position(failure.index)
         number = planned.block(failure.index).block_id[1]
         return f"{planned.task_id}: block {number} at {position} {fate}: {failure.error}{place}{more}"
+
+    def _remark(self, told: TellRemark) -> str | None:
+        kind = (told.task, "", told.text)
+        self._told[kind] = self._told.get(kind, 0) + 1
+        all_of_task = self._remarks[told.task] = self._remarks.get(told.task, 0) + (self._told[kind] == 1)
+        if self._told[kind] > 1 or all_of_task > _SHOWN_REMARKS:
+            return None
+        more = "; more like this are not shown" if all_of_task == _SHOWN_REMARKS else ""
+        return f"{self._plan.tasks[told.task].task_id}: {told.text}{more}"
 
 
 def summary(result: RunResult, seconds: float, logs: str | None) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from blockflow.net.context import Context
-from blockflow.net.link import SAID_FAILED, open_link
+from blockflow.net.link import SAID_FAILED, open_link, print_failure
 from blockflow.plan.block import Block, BlockStatus
 from blockflow.wire.failures import describe
 
@@ -29,9 +28,10 @@ class Client:
                     break
                 process(block)
 
-    Leaving the ``with`` normally reports success. An exception is printed, reported as a failure of the block, and
+    Leaving the ``with`` normally reports success. An exception is reported as a failure of the block, printed, and
     does not leave the ``with``, so that the loop goes on with the next block; so does setting ``block.status`` to
-    ``BlockStatus.FAILED``, without an exception. ``sys.exit`` is a failure of the block as well, and ends the script.
+    ``BlockStatus.FAILED``, without an exception. ``sys.exit``, and anything else that is no :class:`Exception`, is a
+    failure of the block as well, and ends the script. Ctrl-C ends it too, and gives the block back.
 
     Args:
         context: The run to work for; taken from the environment if not given.
@@ -67,13 +67,16 @@ class Client:
         failure = leaving = None
         try:
             yield block
-        except (Exception, SystemExit) as error:
-            leaving = error if isinstance(error, SystemExit) else None
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not _was_raised(error):
+                raise
+            leaving = None if isinstance(error, Exception) else error
             failure = describe(error)
-            sys.stderr.write(f"block {block.block_id}, attempt {block.attempt}:\n{failure.traceback}")
         if failure is None and block.status is BlockStatus.FAILED:
             failure = SAID_FAILED
         self._link.block_done(given, failure, time.perf_counter() - began, asks=False)
+        if failure not in (None, SAID_FAILED):
+            print_failure(block, failure)
         if leaving is not None:
             raise leaving
 
@@ -81,3 +84,13 @@ class Client:
         """Leave the run; done by itself when the process ends."""
         if self._link is not None:
             self._link.close()
+
+
+def _was_raised(error: BaseException) -> bool:
+    """Whether code has raised an exception, so that it is not Ctrl-C, which comes at any instruction."""
+    from dis import opname
+
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and opname[traceback.tb_frame.f_code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"

@@ -215,6 +215,17 @@ class Link:
             self._session.block_done(given, failure, seconds, now, asks=asks)
             self._flush()
 
+    def unable(self, why: FailureText) -> None:
+        """Say that this worker cannot begin, and why."""
+        with self._lock:
+            self._session.unable(why)
+            self._flush()
+
+    def remark_on_arrays(self) -> None:
+        """Say that the function returns arrays, and nothing is done with them; goes out with the next report."""
+        with self._lock:
+            self._session.remark_on_arrays()
+
     def close(self, reason: str = "") -> None:
         """Report what is done, give back what is not started, and leave; does nothing the second time."""
         with self._changed:
@@ -468,6 +479,13 @@ class Link:
 
 
 SAID_FAILED = FailureText(error="block.status was set to FAILED", traceback="", where="")
+
+
+def print_failure(block: Block, failure: FailureText) -> None:
+    """Print a failure that was reported; where nothing can be printed, the report has to do."""
+    if failure.traceback:
+        with contextlib.suppress(BaseException):  # the stream may be closed, full, or the user's own
+            sys.stderr.write(f"block {block.block_id}, attempt {block.attempt}:\n{failure.traceback}")
 
 
 def open_link(context: Context, grace: Callable[[], float] | None = None) -> Link | None:

@@ -14,6 +14,7 @@ from blockflow.errors import BlockError, GeometryError, PlanError, ValueLossErro
 from blockflow.ops.results import RESULT, ResultWriter
 from blockflow.ops.voxels import Reader, Writer, chunks_come_again
 from blockflow.plan.block import BlockStatus
+from blockflow.plan.returns import check_has_begun, check_has_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,11 +73,15 @@ class OpenJob:
         self.kept = kept
         self.results = None if job.folder is None else ResultWriter(job.folder)
         self.state = () if job.setup is None else (job.setup(),)
+        for state in self.state:
+            check_has_begun(state, "setup")
 
     def do(self, block: Block) -> None:
         """Do one block."""
         if self.job.call == "block":
-            self.keep(block, self.job.function(block, *self.job.sources, *self.job.sinks, *self.state))
+            returned = self.job.function(block, *self.job.sources, *self.job.sinks, *self.state)
+            (check_has_begun if self.job.collect else check_has_run)(returned, "the function")
+            self.keep(block, returned)
         else:
             self.write(block, self.compute(self.read(block)))
 
@@ -94,7 +99,9 @@ class OpenJob:
     def compute(self, given: Given) -> tuple[Box, Any]:
         """What the function makes of what it gets."""
         box, parts = given
-        return box, self.job.function(*parts, *self.state)
+        made = self.job.function(*parts, *self.state)
+        (check_has_begun if self.job.collect else check_has_run)(made, "the function")
+        return box, made
 
     def write(self, block: Block, made: tuple[Box, Any]) -> None:
         """Crop and write what the function made, and keep the rest."""

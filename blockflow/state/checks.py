@@ -11,6 +11,7 @@ import numpy as np
 
 from blockflow.errors import PlanError
 from blockflow.plan.block import BlockStatus
+from blockflow.plan.returns import check_has_run
 from blockflow.state.events import BlockFailure, BlocksChecked, Phase, RunChecks
 from blockflow.state.task_book import NOTHING
 from blockflow.wire.failures import describe
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def call_checks(plan: TaskPlan, asked: RunChecks) -> BlocksChecked:
-    """Call a check function on blocks; the time it took is for the caller to fill in."""
+    """Call a check function on blocks; the time it took is for the caller to fill in.
+
+    Whatever a check raises is a failure of its block, but for what ends the run: Ctrl-C, ``sys.exit``, and signals.
+    """
     check = plan.task.pre_check if asked.phase is Phase.BEFORE else plan.task.post_check
     skipped, left = _in_bulk(plan.task, asked.indices) if asked.phase is Phase.BEFORE else (NOTHING, asked.indices)
     if check is None:
@@ -35,8 +39,12 @@ def call_checks(plan: TaskPlan, asked: RunChecks) -> BlocksChecked:
         if asked.phase is Phase.AFTER:
             block.status = BlockStatus.SUCCESS
         try:
-            (passed if check(block) else refused).append(index)
-        except Exception as error:
+            answer = check(block)
+            check_has_run(answer, f"the {asked.phase.value}")
+            (passed if answer else refused).append(index)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             text = describe(error)
             failures.append(
                 BlockFailure(

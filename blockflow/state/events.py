@@ -110,6 +110,20 @@ class WorkerLeft(Struct, frozen=True, kw_only=True):
     worker: int
     crashed: bool
     """Its process died; if not, it said goodbye."""
+    how: str = ""
+    """How the process ended, in words; empty if that is not known."""
+    output: str = ""
+    """The last lines that it printed, as far as they are known."""
+
+
+class WorkerUnable(Struct, frozen=True, kw_only=True):
+    """A client cannot begin; it will leave, and its process end."""
+
+    worker: int
+    error: str
+    """Type and message of the exception on one line."""
+    traceback: str = ""
+    where: str = ""
 
 
 class WorkerEnding(Struct, frozen=True, kw_only=True):
@@ -137,6 +151,8 @@ class ProcessEnded(Struct, frozen=True, kw_only=True):
     """It ended by itself and without an error."""
     how: str = ""
     """How it ended, in words."""
+    output: str = ""
+    """The last lines that it printed, as far as they are known."""
     lost: bool = False
     """Its machine is to blame, not what it was to run."""
 
@@ -178,6 +194,7 @@ Event: TypeAlias = (
     | BlocksReturned
     | HeartbeatReceived
     | WorkerLeft
+    | WorkerUnable
     | WorkerEnding
     | ConnectionLost
     | ProcessEnded
@@ -275,6 +292,14 @@ class TellPause(Struct, frozen=True, kw_only=True):
     """How long it lasted, if it is over."""
 
 
+class TellRemark(Struct, frozen=True, kw_only=True):
+    """Let people know of something that is not the failure of a block."""
+
+    task: int
+    text: str
+    """One line."""
+
+
 Instruction: TypeAlias = (
     GrantLease
     | AcknowledgeReport
@@ -285,4 +310,5 @@ Instruction: TypeAlias = (
     | RunChecks
     | TellFailure
     | TellPause
+    | TellRemark
 )

@@ -15,6 +15,7 @@ from blockflow.state.records import Record, RecordDone, RecordFailure, RecordLos
 from blockflow.state.retries import Retry, wait_before
 from blockflow.state.storage_pauses import is_spared
 from blockflow.state.transitions import BlockState, Cause
+from blockflow.wire.failures import LONGEST_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,8 +115,15 @@ class Outcomes:
         book.put_back(indices)
         self._touched.add(book.plan.number)
 
-    def lost(self, lease: Lease, now: float) -> list[ev.Instruction]:
-        """A worker ended while it ran a lease; one of the blocks that it has not reported may have been the cause."""
+    def lost(self, lease: Lease, now: float, *, how: str = "ended", output: str = "") -> list[ev.Instruction]:
+        """A worker ended while it ran a lease; one of the blocks that it has not reported may have been the cause.
+
+        Args:
+            lease: What it ran.
+            now: The time.
+            how: How it ended, in words.
+            output: The last lines that it printed.
+        """
         book = self._books[lease.task]
         if len(lease.outstanding) == 1:  # no other block can have been the cause
             index = int(lease.outstanding[0])
@@ -123,14 +131,15 @@ class Outcomes:
             book.mishaps[index].losses += 1
             self.record(RecordLoss(task=lease.task, index=index, attempt=attempt))
             if book.mishaps[index].losses == MOST_LOSSES:
-                failure = ev.BlockFailure(index=index, error=f"{MOST_LOSSES} workers ended while they ran this block")
+                error = f"{MOST_LOSSES} workers ended while they ran this block: the last {how}"
+                failure = ev.BlockFailure(index=index, error=error[:LONGEST_ERROR], traceback=output)
                 self.record(RecordFailure(task=lease.task, attempt=attempt, failure=failure, final=True))
                 book.first_blocks.failed(failure, times=1, final=True)
                 self._give_up(book, failure, now)
                 return [ev.TellFailure(task=lease.task, failure=failure, final=True)]
         for index in lease.outstanding.tolist():
             self._run_again(book, index, lease.worker, now, lost=True)
-        return []
+        return [ev.TellRemark(task=lease.task, text=f"a worker {how} while it had blocks; they are run again")]
 
     def _run_again(self, book: TaskBook, index: int, worker: int, now: float, *, lost: bool) -> None:
         """A block runs once more, alone, and not on the same worker if there is another."""

@@ -38,6 +38,10 @@ class Pool:
         self._adopted: set[int] = set()
         self._silent: set[int] = set()
         """Those of the living of which nothing was heard for longer than their lease."""
+        self._unable: dict[int, tuple[str, str]] = {}
+        """By living process: why it cannot begin, as it has said, and the traceback."""
+        self.detail = ""
+        """Where the pool has given up: the traceback, or the last lines, of the last process."""
         self._works = False
         """A process has asked for a block before."""
         self._declined = 0
@@ -98,11 +102,25 @@ class Pool:
             self._works = True
             self._reached.add(process)
 
-    def ended(self, process: int, *, clean: bool, how: str, lost: bool = False) -> None:
-        """A process is gone; with `lost` its machine was to blame."""
+    def unable(self, process: int | None, why: str, traceback: str) -> None:
+        """A worker says why it cannot begin; counted when its process ends."""
+        if process is not None and process in self.alive:
+            self._unable[process] = why, traceback
+
+    def ended(self, process: int, *, clean: bool, how: str, output: str = "", lost: bool = False) -> str | None:
+        """Count a process as gone; return why, in words, if it was a bad start that has not said so itself.
+
+        Args:
+            process: Its number.
+            clean: It ended by itself and without an error.
+            how: How it ended, in words.
+            output: The last lines that it printed.
+            lost: Its machine was to blame.
+        """
         if process not in self.alive:
-            return
+            return None
         self.alive.discard(process)
+        said = self._unable.pop(process, None)
         self._silent.discard(process)
         joined = process in self.joined_processes
         self.joined_processes.discard(process)
@@ -111,12 +129,16 @@ class Pool:
         elif clean and not joined:
             self._declined += 1
         elif not lost:
+            why, detail = (how, output) if said is None else said
             self._bad_starts += 1
             most = PATIENCE * self.size if self._works else max(LEAST_BAD_STARTS, self.size)
             if self._bad_starts >= most and not self._reached:
                 self.gave_up = (
-                    f"{self._bad_starts} worker processes in a row ended before they asked for a block; the last {how}"
+                    f"{self._bad_starts} worker processes in a row ended before they asked for a block; the last {why}"
                 )
+                self.detail = detail
+            return None if said is not None else how
+        return None
 
     @property
     def exhausted(self) -> bool:

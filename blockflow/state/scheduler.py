@@ -230,13 +230,14 @@ class Scheduler:
                 self._alive(event.worker, now)
             case ev.WorkerLeft():
                 done += self._left(event, now)
+            case ev.WorkerUnable():
+                done += self._unable(event, now)
             case ev.WorkerEnding():
                 self._ending(event, now)
             case ev.ConnectionLost():
                 done += self._disconnected(event, now)
             case ev.ProcessEnded():
-                self._books[event.task].pool.ended(event.process, clean=event.clean, how=event.how, lost=event.lost)
-                self._touched.add(event.task)
+                done += self._ended(event)
             case ev.WorkersWanted():
                 self._books[event.task].pool.resize(event.workers)
                 self._touched.add(event.task)
@@ -351,9 +352,26 @@ class Scheduler:
         done: list[ev.Instruction] = []
         if event.worker in self._workers:
             self._leave_alone(event.worker)
-            done += self._lose(event.worker, now, suspicious=event.crashed)
+            done += self._lose(
+                event.worker, now, suspicious=event.crashed, how=event.how or "ended", output=event.output
+            )
         self._arrivals.gone(event.worker)
         return done
+
+    def _ended(self, event: ev.ProcessEnded) -> list[ev.Instruction]:
+        pool = self._books[event.task].pool
+        bad = pool.ended(event.process, clean=event.clean, how=event.how, output=event.output, lost=event.lost)
+        self._touched.add(event.task)
+        if not bad:
+            return []
+        return [ev.TellRemark(task=event.task, text=f"a worker process {bad}, before it asked for a block")]
+
+    def _unable(self, event: ev.WorkerUnable, now: float) -> list[ev.Instruction]:
+        worker = self._known(event.worker, now)
+        why = f"could not begin: {event.error}" + (f" ({event.where})" if event.where else "")
+        self._books[worker.task].pool.unable(worker.process, why, event.traceback)
+        self._leave_alone(event.worker)
+        return [ev.TellRemark(task=worker.task, text=f"a worker {why}")]
 
     def _ending(self, event: ev.WorkerEnding, now: float) -> None:
         worker = self._known(event.worker, now)
@@ -379,7 +397,8 @@ class Scheduler:
     def _ticked(self, now: float) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
         for worker in self._leases.expired(now):
-            done += self._lose(worker, now, suspicious=True)
+            silent = f"said nothing for {self._leases.seconds:g} s"
+            done += self._lose(worker, now, suspicious=True, how=silent)
             known = self._workers[worker]
             self._books[known.task].pool.silent(known.process)
             if known.connected:
@@ -427,7 +446,9 @@ class Scheduler:
 
     # -------------------------------------------------------------------------------- what events have in common
 
-    def _lose(self, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
+    def _lose(
+        self, worker: int, now: float, *, suspicious: bool, how: str = "", output: str = ""
+    ) -> list[ev.Instruction]:
         """A worker will not finish what it holds; with `suspicious` one of the blocks may have been the cause."""
         done: list[ev.Instruction] = []
         known = self._workers[worker]
@@ -435,7 +456,7 @@ class Scheduler:
         for lease in self._leases.of_worker(worker):
             self._leases.end(lease)
             if suspicious:
-                done += self._outcomes.lost(lease, now)
+                done += self._outcomes.lost(lease, now, how=how, output=output)
                 suspicious = False  # it runs its leases in order, so it had not begun the others
                 continue
             book, left = self._books[lease.task], lease.outstanding

@@ -57,6 +57,18 @@ def describe(error: BaseException) -> FailureText:
     ...     describe(error).error
     'IndexError: list index out of range'
     """
+    words = _shortened(" ".join(_in_words(error).split()), LONGEST_ERROR, " [...] ")
+    kind, file = FailureKind.CODE, ""
+    try:
+        text, where = _traceback(error)
+        kind, file = storage_error(error)
+    except BaseException as fault:  # attributes of the exception are user code
+        text, where = f"{words}\n(its traceback cannot be shown: {type(fault).__name__})\n", ""
+    return FailureText(error=words, traceback=text, where=where, kind=kind, disk=_sendable(file))
+
+
+def _traceback(error: BaseException) -> tuple[str, str]:
+    """Return the traceback without blockflow's own frames, and the innermost line of user code."""
     import traceback  # here, because a worker whose blocks all succeed never needs it
 
     summary = traceback.TracebackException.from_exception(error)
@@ -64,14 +76,8 @@ def describe(error: BaseException) -> FailureText:
     if frames:
         summary.stack = traceback.StackSummary.from_list(frames)
     where = _where([(_file_of(frame), line) for frame, line in traceback.walk_tb(error.__traceback__)])
-    kind, file = storage_error(error)
-    return FailureText(
-        error=_shortened(" ".join(_in_words(error).split()), LONGEST_ERROR, " [...] "),
-        traceback=_shortened("".join(summary.format()), LONGEST_TRACEBACK, "\n[...]\n"),
-        where=_sendable(where)[-LONGEST_WHERE:],
-        kind=kind,
-        disk=_sendable(file),
-    )
+    text = _shortened("".join(summary.format()), LONGEST_TRACEBACK, "\n[...]\n")
+    return text, _sendable(where)[-LONGEST_WHERE:]
 
 
 def is_users_code(file: str) -> bool:
@@ -119,7 +125,7 @@ def _in_words(error: BaseException) -> str:
     name = type(error).__name__
     try:
         message = str(error)
-    except Exception as fault:  # user code, like the one that raised the error
+    except BaseException as fault:  # user code, like the one that raised the error
         message = f"<its message cannot be shown: {type(fault).__name__}>"
     return f"{name}: {message}" if message else name
 

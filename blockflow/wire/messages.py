@@ -7,6 +7,7 @@ named by task and index; the worker knows the tiling from :class:`Welcome`. No m
 In order: a worker says :class:`Hello`, the driver :class:`Welcome` or :class:`Refused`. A worker that is back says what
 it holds (:class:`Held`). From then on the worker sends
 :class:`Report` (which may also ask for blocks), :class:`Returned`, :class:`Heartbeat` and at the end :class:`Goodbye`;
+or :class:`Unable` in place of all that; once :class:`ArraysReturned`, where that is so;
 the driver sends :class:`Granted`, :class:`Acknowledged`, :class:`Alive`, :class:`Recalled` and at the end
 :class:`Finished`. Somebody who is no worker may say :class:`Scale` and is answered :class:`Scaled` or
 :class:`Refused`.
@@ -140,6 +141,18 @@ class Scale(_Message, frozen=True, tag=7):
     workers: Natural
 
 
+class Unable(_Message, frozen=True, tag=8):
+    """The worker cannot begin: its function cannot be loaded, or what has to be done before the first block failed."""
+
+    error: Annotated[str, Meta(max_length=LONGEST_ERROR)]
+    traceback: Annotated[str, Meta(max_length=LONGEST_TRACEBACK)]
+    where: Name
+
+
+class ArraysReturned(_Message, frozen=True, tag=9):
+    """The task's function returns arrays, and nothing is done with them; said once by each worker."""
+
+
 # --------------------------------------------------------------------------------------------------- driver to worker
 
 
@@ -242,7 +255,7 @@ class Scaled(_Message, frozen=True, tag=23):
     """How many were wanted before."""
 
 
-FromWorker: TypeAlias = Hello | Held | Report | Returned | Heartbeat | Goodbye | Scale
+FromWorker: TypeAlias = Hello | Held | Report | Returned | Heartbeat | Goodbye | Scale | Unable | ArraysReturned
 FromDriver: TypeAlias = Welcome | Refused | Granted | Acknowledged | Alive | Recalled | Finished | Scaled
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -25,6 +25,7 @@ from blockflow.wire.messages import (
     PROTOCOL,
     Acknowledged,
     Alive,
+    ArraysReturned,
     Failure,
     Finished,
     FromDriver,
@@ -39,6 +40,7 @@ from blockflow.wire.messages import (
     Report,
     Returned,
     Scaled,
+    Unable,
     Welcome,
     grid_of,
     pack_runs,
@@ -84,6 +86,7 @@ class WorkerSession:
         """By number: reports of blocks that were not answered, oldest first."""
         self._outgoing: list[FromWorker] = []
         self._asked = False
+        self._remarked = False
         self._sent_at: dict[int, float] = {}
         self._number = 0
         self._last_report = float("-inf")
@@ -148,6 +151,16 @@ class WorkerSession:
         self.finished = True
         failure = None if failed is None else _failure(failed[0].index, failed[1])
         self._outgoing.append(Goodbye(reason[:LONGEST_ERROR], under_way, failure))
+
+    def unable(self, why: FailureText) -> None:
+        """Say that the worker cannot begin."""
+        self._outgoing.append(Unable(why.error, why.traceback, why.where[-LONGEST_WHERE:]))
+
+    def remark_on_arrays(self) -> None:
+        """Say once that the task's function returns arrays, and nothing is done with them."""
+        if not self._remarked:
+            self._remarked = True
+            self._outgoing.append(ArraysReturned())
 
     def take_outgoing(self) -> list[FromWorker]:
         """What has to be sent now, in this order."""

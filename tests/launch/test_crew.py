@@ -93,7 +93,8 @@ def test_processes_work_for_their_task_and_their_ends_are_told_with_their_logs(s
         1: (1, False),
         2: (0, True),
     }
-    assert ends[1].how == f"ended with code 3; see {logs}/bad/worker_1.err"
+    assert ends[1].how == f"ended with code 3; it last printed: bad 1 (see {logs}/bad/worker_1.out)"
+    assert ends[1].output == "bad 1"
     assert (logs / "good" / "worker_0.out").read_text() == "good 0\n"
     assert (logs / "good" / "worker_2.out").read_text() == "good 2\n"
     assert crew.ended() == []
@@ -105,7 +106,7 @@ def test_a_process_that_ended_makes_room_for_another(scene: Scene) -> None:
         crew.start(process, 0)
         (end,) = scene.ends(crew, 1)
         assert (end.process, end.clean) == (process, False)
-        assert end.how.startswith("was killed by SIGKILL; see ")
+        assert end.how == "was killed by SIGKILL", "no log is named that holds nothing"
 
 
 def test_more_processes_than_a_task_asked_for_come_from_its_last_launcher(scene: Scene) -> None:

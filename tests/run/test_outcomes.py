@@ -287,8 +287,14 @@ def test_a_killed_worker_costs_its_block_nothing(notes: Notes) -> None:
     assert notes.of(1)[0][0] != notes.of(1)[1][0]
 
 
-@pytest.mark.parametrize("end", [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(0)])
-def test_a_block_that_kills_every_worker_is_given_up(notes: Notes, end: Callable[[], None]) -> None:
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by SIGKILL"),
+        (lambda: os._exit(0), "ended with code 0"),
+    ],
+)
+def test_a_block_that_kills_every_worker_is_given_up(notes: Notes, end: Callable[[], None], how: str) -> None:
     def process(block: Block) -> None:
         notes.add(block)
         if block.index == 1:
@@ -297,7 +303,7 @@ def test_a_block_that_kills_every_worker_is_given_up(notes: Notes, end: Callable
     result = run(task_of(process, max_retries=0, num_workers=2))
     assert not result
     assert [block.index for block in result.failed_blocks["t"]] == [1]
-    assert result.causes[0].error == "5 workers ended while they ran this block"
+    assert result.causes[0].error == f"5 workers ended while they ran this block: the last {how}"
     assert len(notes.of(1)) == 5
     assert result["t"].completed_count == 2
 
@@ -364,7 +370,10 @@ def test_workers_that_crash_before_they_ask_are_given_up(notes: Notes, logs: Pat
     assert not result
     assert len(list(notes.folder.iterdir())) == 3
     (problem,) = result.problems
-    assert "3 worker processes in a row ended before they asked for a block; the last ended with code 1" in problem
+    said = "3 worker processes in a row ended before they asked for a block; the last could not begin: RuntimeError:"
+    assert said in problem
+    assert "no GPU here" in problem
+    assert "in crash" in problem, "the traceback"
     assert "no GPU here" in (logs / "t" / "worker_2.err").read_text()
 
 

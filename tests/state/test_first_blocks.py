@@ -182,7 +182,10 @@ def test_blocks_that_kill_their_workers_are_alike() -> None:
         assert worker < 1000
     assert desk.finished()
     assert desk.scheduler.task_states["t"].failed_count == ENOUGH_BLOCKS
-    assert "5 workers ended while they ran this block, and none was done" in result_of(desk.scheduler).problems[0]
+    assert (
+        "5 workers ended while they ran this block: the last ended, and none was done"
+        in result_of(desk.scheduler).problems[0]
+    )
 
 
 def test_what_waits_for_such_a_task_is_over_as_well() -> None:

@@ -219,3 +219,25 @@ def test_a_process_that_is_not_heard_of_does_not_count_until_it_is() -> None:
     pool.silent(0)
     pool.ended(0, clean=False, how="")
     assert pool.wanted(5) == 1
+
+
+def test_a_pool_that_gives_up_repeats_what_the_last_process_has_said() -> None:
+    pool = Pool(1)
+    for process in range(LEAST_BAD_STARTS):
+        start(pool, process)
+        pool.unable(None, "never counted", "")
+        pool.unable(process + 100, "never counted", "")
+        if process:
+            pool.unable(process, f"could not begin: {process}", "Traceback")
+        told = pool.ended(process, clean=False, how="ended with code 1", output="words")
+        assert told == (None if process else "ended with code 1"), "what it has said itself is known"
+    assert pool.gave_up is not None
+    assert pool.gave_up.endswith("the last could not begin: 2")
+    assert pool.detail == "Traceback"
+
+
+def test_a_process_that_nobody_knows_or_that_is_lost_is_no_bad_start() -> None:
+    pool = Pool(1)
+    start(pool, 0)
+    assert pool.ended(7, clean=False, how="oddly") is None
+    assert pool.ended(0, clean=False, how="oddly", lost=True) is None

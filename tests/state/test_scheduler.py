@@ -277,7 +277,7 @@ def test_a_block_that_kills_its_workers_is_found() -> None:
         desk.ask(worker)
         desk.leave(worker, crashed=True)
     assert failures(desk.told) == [(0, True)]
-    assert desk.book.final_failures[0].error == "5 workers ended while they ran this block"
+    assert desk.book.final_failures[0].error == "5 workers ended while they ran this block: the last ended"
     assert desk.scheduler.task_states["t"].failed_count == 1
     assert desk.finished()
 

@@ -77,7 +77,7 @@ def uses_attempt_numbers_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
-    def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.Instruction]:
+    def lost(book_of: Outcomes, lease: Lease, now: float, **how: str) -> list[ev.Instruction]:
         book = book_of._books[lease.task]
         failures = [ev.BlockFailure(index=index, error="lost") for index in lease.outstanding.tolist()]
         told = [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
@@ -91,7 +91,7 @@ def never_finds_the_block_that_kills(patch: pytest.MonkeyPatch) -> None:
 
 
 def blames_blocks_that_were_fetched_ahead(patch: pytest.MonkeyPatch) -> None:
-    def lose(scheduler: Scheduler, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
+    def lose(scheduler: Scheduler, worker: int, now: float, *, suspicious: bool, **how: str) -> list[ev.Instruction]:
         done: list[ev.Instruction] = []
         for lease in scheduler._leases.of_worker(worker):
             scheduler._leases.end(lease)
@@ -107,9 +107,9 @@ def blames_blocks_that_were_fetched_ahead(patch: pytest.MonkeyPatch) -> None:
 def blames_blocks_of_workers_that_had_to_end(patch: pytest.MonkeyPatch) -> None:
     lose = Scheduler._lose
 
-    def blame(scheduler: Scheduler, worker: int, now: float, *, suspicious: bool) -> list[ev.Instruction]:
+    def blame(scheduler: Scheduler, worker: int, now: float, *, suspicious: bool, **how: str) -> list[ev.Instruction]:
         scheduler._workers[worker].ending = False
-        return lose(scheduler, worker, now, suspicious=suspicious)
+        return lose(scheduler, worker, now, suspicious=suspicious, **how)
 
     patch.setattr(Scheduler, "_lose", blame)
 

@@ -734,3 +734,16 @@ def test_what_the_driver_leaves_unanswered_is_counted_from_when_it_was_sent() ->
     assert session.unanswered_for(25.0) == 15.0
     session.receive(wire.Alive(1))
     assert session.unanswered_for(25.0) == 5.0
+
+
+def test_a_worker_that_cannot_begin_says_why() -> None:
+    session = joined()
+    session.unable(FailureText(error="OSError: no", traceback="Traceback", where="x" * 300))
+    assert session.take_outgoing() == [wire.Unable("OSError: no", "Traceback", "x" * 255)]
+
+
+def test_arrays_that_are_returned_are_told_of_once() -> None:
+    session = joined()
+    session.remark_on_arrays()
+    session.remark_on_arrays()
+    assert session.take_outgoing() == [wire.ArraysReturned()]

@@ -283,7 +283,7 @@ class Driver:
                     self.later(action.delay, lambda start=action: self._start(start))  # type: ignore[misc]
                 case ev.RunChecks():
                     self._check(action)
-                case ev.TellFailure() | ev.TellPause():
+                case ev.TellFailure() | ev.TellPause() | ev.TellRemark():
                     pass
         self.look_whether_finished()
         self._plan_tick()
