@@ -8,7 +8,7 @@ does. Calling it has run nothing, so that its block must not count as done. Such
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Generator, Iterator
 from typing import Any
 
 from blockflow.errors import PlanError
@@ -97,7 +97,7 @@ def check_has_begun(value: Any, what: str) -> None:
         raise _refusal(what, "a coroutine", "call asyncio.run(...) on it inside the function")
     if isinstance(value, Generator):
         raise _refusal(what, "a generator", "consume it inside the function")
-    if isinstance(value, AsyncIterator) and hasattr(kind, "asend"):
+    if isinstance(value, AsyncGenerator):
         raise _refusal(what, "an async generator", "consume it inside the function")
     if kind.__module__ == "contextlib" and isinstance(getattr(value, "gen", None), Generator | AsyncIterator):
         raise _refusal(what, f"a context manager ({kind.__name__})", "use it in a with statement inside the function")
