@@ -34,7 +34,7 @@ from blockflow.plan.bindings import ArrayIdentity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["UID_ATTRIBUTE", "identify", "mark", "same_array", "sampled"]
+__all__ = ["UID_ATTRIBUTE", "document_of", "identify", "mark", "same_array", "same_store", "sampled"]
 
 UID_ATTRIBUTE = "blockflow_id"
 """Attribute of zarr arrays and HDF5 datasets that run directories are bound to."""
@@ -199,7 +199,7 @@ def _fresh(data: Any) -> Any:
 
 
 def _of_zarr(data: Any) -> ArrayIdentity:
-    from zarr.storage import LocalStore, MemoryStore
+    from zarr.storage import MemoryStore
 
     fresh = _fresh(data)
     metadata = fresh.metadata
@@ -216,11 +216,33 @@ def _of_zarr(data: Any) -> ArrayIdentity:
     if isinstance(store, MemoryStore):
         return ArrayIdentity(kind="memory", uid=f"{_uid_in_memory(_of_store(store))}/{data.path}", **common)
     uid = uid if isinstance(uid, str) else ""
-    if not isinstance(store, LocalStore):
+    document = document_of(data)
+    if document is None:
         return ArrayIdentity(kind="zarr", place=str(data.store_path), uid=uid, **common)
-    folder = os.path.join(os.path.abspath(store.root), data.path)
-    document = os.path.join(folder, "zarr.json" if metadata.zarr_format == 3 else ".zarray")
+    folder = os.path.dirname(document)
     return ArrayIdentity(kind="zarr", place=os.path.realpath(folder), uid=uid, file=_file(document), **common)
+
+
+def document_of(data: Any) -> str | None:
+    """The local file that makes a zarr array one; None if it is on no local file system."""
+    from zarr.storage import FsspecStore, LocalStore
+
+    store = _wrapped(data.store)
+    root: Any = None
+    if isinstance(store, LocalStore):
+        root = store.root
+    elif isinstance(store, FsspecStore) and "file" in store.fs.protocol:
+        root = store.path
+    if root is None:
+        return None
+    name = "zarr.json" if data.metadata.zarr_format == 3 else ".zarray"
+    return os.path.join(os.path.abspath(root), data.path, name)
+
+
+def same_store(one: Any, other: Any) -> bool:
+    """Whether two stores are known to hold the same keys."""
+    first, second = _of_store(_wrapped(one)), _of_store(_wrapped(other))
+    return first is second or (type(first) is type(second) and not isinstance(first, dict) and first == second)
 
 
 def _wrapped(store: Any) -> Any:

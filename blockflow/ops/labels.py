@@ -89,12 +89,17 @@ def label(
     """
     _check_scipy()
     source = opened(mask, "r", "mask")
-    if dtype is None:
-        dtype = np.uint32 if prod(source.shape) < 2**32 else np.uint64
     if not reset:
         check_outputs(below(run_dir, "label_again"), [out])
     plan = plan_map(
-        [source], [out], dtypes=[dtype], grid=grid, context=0, pad=None, shared=num_workers is None or num_workers > 0
+        [source],
+        [out],
+        dtypes=[dtype],
+        grid=grid,
+        context=0,
+        pad=None,
+        shared=num_workers is None or num_workers > 0,
+        new_dtype=np.uint32 if prod(source.shape) < 2**32 else np.uint64,
     )
     (array,), (sink,) = plan.sources, plan.sinks
     for name, each in (("mask", array), ("out", sink)):

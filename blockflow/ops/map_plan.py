@@ -19,12 +19,13 @@ import numpy as np
 from blockflow.arrays.array import Array
 from blockflow.arrays.chunking import chunks_of
 from blockflow.arrays.formats import check_made
+from blockflow.arrays.overlap import future_file, overlap
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import ArrayError, ArrayNotFoundError, GeometryError, PlanError
 from blockflow.geometry import box_of, roi_of
 from blockflow.ops.inputs import opened, put_into_place
 from blockflow.ops.padding import padding_of
-from blockflow.ops.sharing import in_memory, same_voxels
+from blockflow.ops.sharing import in_memory
 from blockflow.paths import is_path, local_path
 from blockflow.plan.grid import Grid
 
@@ -82,6 +83,7 @@ def plan_map(
     context: Any,
     pad: Any,
     shared: bool,
+    new_dtype: DTypeLike | None = None,
 ) -> MapPlan:
     """Plan a map.
 
@@ -93,6 +95,7 @@ def plan_map(
         context: Voxels that blocks read beyond what they write, if the grid is a block shape.
         pad: See :func:`~blockflow.ops.padding.padding_of`.
         shared: Whether other processes will write.
+        new_dtype: Of outputs that are made, in place of that of the first source, if no dtype is given.
 
     Raises:
         GeometryError: Arrays and blocks do not fit one another.
@@ -103,7 +106,8 @@ def plan_map(
         raise PlanError(f"grid must be a Grid, or the shape of a block in voxels, got {grid!r}")
     read = [opened(source, "r", f"source {number}") for number, source in enumerate(sources)]
     names = ["out"] if len(outputs) == 1 else [f"out {number}" for number in range(len(outputs))]
-    written = [_sink(*each, read, names[n]) for n, each in enumerate(zip(outputs, dtypes, strict=True))]
+    written = [_sink(*each, new_dtype, read, names[n]) for n, each in enumerate(zip(outputs, dtypes, strict=True))]
+    _check_outputs_apart(written, names)
     arrays = [*read, *(sink for sink in written if not isinstance(sink, _NewSink))]
     if not arrays:
         raise PlanError("a map needs at least one source, or an output that exists")
@@ -134,18 +138,46 @@ def written_box(grid: Grid) -> Box:
     return tuple((axis.write_begin(0), axis.write_end(axis.count - 1)) for axis in grid.axes)
 
 
-def _sink(output: Any, dtype: DTypeLike | None, sources: Sequence[Any], name: str) -> Any:
+def _sink(output: Any, dtype: DTypeLike | None, new_dtype: DTypeLike | None, sources: Sequence[Any], name: str) -> Any:
     """An output that is opened, or what one has to be made of."""
     if output is not None:
         try:
-            return opened(output, "r+", name)
+            return _with_dtype(opened(output, "r+", name), dtype, name)
         except ArrayNotFoundError:
             if not is_path(output):
                 raise
             check_made(local_path(output, name), name, output)
+    dtype = new_dtype if dtype is None else dtype
     if dtype is None and not sources:
         raise PlanError(f"{name} does not exist, and there is no source whose dtype it could have: pass dtype=")
     return _NewSink(None if output is None else Path(output), np.dtype(sources[0].dtype if dtype is None else dtype))
+
+
+def _with_dtype(array: Any, dtype: DTypeLike | None, name: str) -> Any:
+    """An output that is there, refused if another dtype was asked for."""
+    if dtype is not None and np.dtype(dtype) != np.dtype(array.dtype):
+        raise PlanError(
+            f"{name} is there and has dtype {np.dtype(array.dtype)}, and dtype={np.dtype(dtype)} was asked for: leave "
+            "dtype out, or have another array made"
+        )
+    return array
+
+
+def _check_outputs_apart(written: Sequence[Any], names: Sequence[str]) -> None:
+    """Refuse outputs that are one array, or parts of one that overlap: one result would be written over another."""
+    for second in range(len(written)):
+        for first in range(second):
+            if _collide(written[first], written[second]):
+                raise PlanError(
+                    f"{names[first]} and {names[second]} must be different arrays, and they share voxels, "
+                    "whatever their names: one result would be written over the other"
+                )
+
+
+def _collide(one: Any, other: Any) -> bool:
+    if isinstance(one, _NewSink) and isinstance(other, _NewSink):
+        return one.path is not None and other.path is not None and future_file(one.path) == future_file(other.path)
+    return not isinstance(one, _NewSink) and not isinstance(other, _NewSink) and overlap(one, other)
 
 
 def _place_of(grid: Any, arrays: Iterable[Any]) -> _Place | None:
@@ -208,10 +240,10 @@ def _check_sink(sink: Array, grid: Grid, sources: Sequence[Array], name: str) ->
     _check_inside(grid, box_of(sink.roi, name), name)
     _check_voxels(sink, grid, name, reads=False)
     for number, source in enumerate(sources):
-        if same_voxels(source, sink) and not in_memory(sink.data):
+        if not in_memory(sink.data) and overlap(source, sink):
             raise PlanError(
-                f"{name} must not be source {number}: a block that is done again, or reads where another writes, would "
-                "take results for input; write to another array"
+                f"{name} must not be source {number}, under whatever name: a block that is done again, or reads where "
+                "another writes, would take results for input; write to another array"
             )
 
 

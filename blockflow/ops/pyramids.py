@@ -21,10 +21,12 @@ from blockflow.arrays.places import place_of
 from blockflow.arrays.preparing import prepare_ds
 from blockflow.errors import ArrayError, GeometryError, PlanError
 from blockflow.geometry import Roi
+from blockflow.ops.image_groups import check_new, level_prefix, list_label, path_inside
 from blockflow.ops.inputs import opened, put_into_place
 from blockflow.ops.mapping import below, map_blocks, run_map
 from blockflow.ops.reduction import Method, reduced
 from blockflow.ops.request import MapRequest
+from blockflow.plan.arguments import checked_flag
 from blockflow.plan.grid import Grid
 from blockflow.plan.per_axis import per_axis
 
@@ -55,6 +57,7 @@ def downsample(
     chunks: Sequence[int] | None = None,
     shards: Sequence[int] | None = None,
     name: str = "image",
+    overwrite: bool = False,
     num_workers: int | None = None,
     launcher: Any = None,
     run_dir: str | os.PathLike[str] | None = None,
@@ -77,13 +80,17 @@ def downsample(
     Args:
         image: A source as for :func:`~blockflow.ops.map_blocks`. If it is a zarr array in `group` it is the first
             level, else it is copied into it.
-        group: The group of the pyramid; made if it is not there. Levels are called ``0``, ``1``, ...
+        group: The group of the pyramid; made if it is not there. Levels are called ``0``, ``1``, ... and are new, or of
+            a run with the same `run_dir` that goes on.
         factor: How many voxels of a level, along each axis, make one of the next; 1 leaves an axis as it is.
         levels: How many there are, the first one included; if not given, until axes are no longer than 64 voxels.
         method: "mean" (images), "mode" (labels), "max", "min" or "nearest".
         chunks: Voxels per axis, channels included; those of the image if not given and it has any.
         shards: Voxels per axis, channels included; those of the image if not given and it has any.
-        name: Of the image, in the metadata.
+        name: Of the image, in the metadata. If the group holds an image of another name, the levels of this one are
+            called ``name/0``, ``name/1``, ... Label images of an image belong into groups of their own:
+            ``group="x.zarr/labels/cells"``, which are listed in the attributes of the group ``labels``.
+        overwrite: Delete levels that are there and were not made by a run with this `run_dir`; else they are refused.
         num_workers: As for :func:`~blockflow.ops.map_blocks`.
         launcher: As for :func:`~blockflow.ops.map_blocks`.
         run_dir: As for :func:`~blockflow.ops.map_blocks`.
@@ -101,6 +108,7 @@ def downsample(
         GeometryError: A factor that does not fit the axes, or chunks that do not fit one another.
         ArrayError: Something else is in the group.
     """
+    checked_flag("overwrite", overwrite)
     if method not in get_args(Method):
         raise PlanError(f"method must be one of {', '.join(map(repr, get_args(Method)))}, got {method!r}")
     source = opened(image, "r", "image")
@@ -119,10 +127,19 @@ def downsample(
         "progress": progress,
     }
     layout = _layout(source, chunks, shards)
-    first, path = _first_level(source, group, layout, below(run_dir, "level_0"), options)
-    arrays, paths = [first], [path]
+    prefix, inside = level_prefix(group, name), path_inside(group, source)
+    paths = [inside if inside and not number else f"{prefix}{number}" for number in range(len(shapes))]
+    made = range(1 if inside else 0, len(shapes))
+    run_dirs = [below(run_dir, f"level_{number}") for number in made]
+    check_new(group, [paths[number] for number in made], run_dirs, source, overwrite)
+    first = source
+    if not inside:
+        first = _prepared(source, group, paths[0], shapes[0], source.voxel_size, layout)
+        level_0 = below(run_dir, "level_0")
+        map_blocks(_same, source, out=first, grid=_grid_over(first), name="level_0", run_dir=level_0, **options)
+    arrays = [first]
     for number, shape in enumerate(shapes[1:], start=1):
-        array = _next_level(arrays[-1], group, str(number), shape, factors, layout)
+        array = _next_level(arrays[-1], group, paths[number], shape, factors, layout)
         run_map(
             MapRequest(
                 function=partial(_shrink, arrays[-1], tuple(factors), method),
@@ -137,8 +154,8 @@ def downsample(
             )
         )
         arrays.append(array)
-        paths.append(str(number))
     _describe(group, arrays, paths, name, method)
+    list_label(group)
     return [open_ds(group, path) for path in paths]
 
 
@@ -185,25 +202,6 @@ def _layout(
         elif shards is None:
             shards = getattr(source.data, "shards", None)
     return tuple(chunks), None if shards is None else tuple(shards)
-
-
-def _first_level(
-    source: Array,
-    group: Any,
-    layout: tuple[tuple[int, ...], tuple[int, ...] | None],
-    run_dir: Any,
-    options: dict[str, Any],
-) -> tuple[Array, str]:
-    """The image in the group, and its name there."""
-    place = place_of(group, None, read_only=False)
-    if isinstance(source.data, zarr.Array):
-        own = place_of(source.data, None, read_only=True)
-        root, inside = f"{place}/", f"{own}"
-        if inside.startswith(root):
-            return source, inside.removeprefix(root)
-    array = _prepared(source, group, "0", source.shape[source.channel_dims :], source.voxel_size, layout)
-    map_blocks(_same, source, out=array, grid=_grid_over(array), name="level_0", run_dir=run_dir, **options)
-    return array, "0"
 
 
 def _same(image: NDArray[Any]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blockflow.arrays.array import Array
-from blockflow.arrays.handles import MemmapHandle, ZarrHandle, memmap_handle, portable
+from blockflow.arrays.handles import ZarrHandle, memmap_handle, portable
 from blockflow.arrays.shared import SharedArray
 from blockflow.arrays.stores import is_zarr, reach_of
 from blockflow.arrays.window import Window
@@ -22,7 +22,7 @@ from blockflow.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Movable", "check_shareable", "in_memory", "same_voxels", "shared_sink", "shared_source", "with_data"]
+__all__ = ["Movable", "check_shareable", "in_memory", "shared_sink", "shared_source", "with_data"]
 
 
 def check_shareable(array: Array, written_as: str | None = None) -> None:
@@ -150,34 +150,6 @@ class Movable:
 def with_data(array: Array, data: Any) -> Array:
     """An array at the same place, of other data."""
     return Array(data, array.offset, array.voxel_size, axis_names=array.axis_names, units=array.units)
-
-
-def same_voxels(one: Array, other: Array) -> bool:
-    """Whether two arrays are kept at the same place, as far as can be told.
-
-    Parts of a zarr array count as the whole, because they may share chunks.
-
-    >>> line = np.zeros(4)
-    >>> same_voxels(Array(line[:3]), Array(line[1:])), same_voxels(Array(line), Array(line.copy()))
-    (True, False)
-    """
-    first, second = _base(one.data), _base(other.data)
-    if first is second:
-        return True
-    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and np.may_share_memory(first, second):
-        return True
-    if in_memory(first) or in_memory(second):
-        return False
-    if isinstance(first, SharedArray) and isinstance(second, SharedArray):
-        return first.__reduce__() == second.__reduce__()
-    one_place, other_place = portable(first), portable(second)
-    if isinstance(one_place, MemmapHandle) and isinstance(other_place, MemmapHandle):
-        begin, end = one_place.span
-        other_begin, other_end = other_place.span
-        return one_place.filename == other_place.filename and begin < other_end and other_begin < end
-    if isinstance(one_place, ZarrHandle) and isinstance(other_place, ZarrHandle):
-        return (str(one_place.store), one_place.path) == (str(other_place.store), other_place.path)
-    return False
 
 
 def _base(data: Any) -> Any:

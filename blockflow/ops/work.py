@@ -14,6 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blockflow.arrays.overlap import overlap
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import PlanError, RunError
 from blockflow.launch.payload import pack_functions
@@ -25,7 +26,6 @@ from blockflow.ops.sharing import (
     Movable,
     check_shareable,
     in_memory,
-    same_voxels,
     shared_sink,
     shared_source,
     with_data,
@@ -223,7 +223,7 @@ def work_of(request: MapRequest, plan: MapPlan) -> Iterator[Work]:
 
 def _apart(source: Array, sinks: tuple[Array, ...]) -> Array:
     """A source that stays as it is while blocks write; workers get copies of what is in memory anyway."""
-    if any(in_memory(sink.data) and same_voxels(source, sink) for sink in sinks):
+    if any(in_memory(sink.data) and overlap(source, sink) for sink in sinks):
         return with_data(source, source.to_ndarray())
     return source
 
