@@ -27,6 +27,7 @@ from msgspec import structs
 from blockflow.aside import Aside
 from blockflow.errors import LedgerFullError, RemoteProtocolError
 from blockflow.monitor.pauses import pause_line
+from blockflow.net.complaints import Complaints
 from blockflow.net.connection_file import close_connection
 from blockflow.net.listen import listen
 from blockflow.net.server import Peer, WorkerServer
@@ -34,7 +35,7 @@ from blockflow.outbox import Outbox
 from blockflow.place import COORDINATOR_THREAD, is_dead, is_stopped, kill, this_place
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
-from blockflow.switchboard import Close, Send
+from blockflow.switchboard import SILENT, Close, Send
 from blockflow.wire.framing import FrameReader
 from blockflow.wire.messages import LARGEST_HELLO
 
@@ -145,6 +146,7 @@ class Coordinator:
         self.connection: Connection | None = None
         """Where the run listens; None before it does."""
         self._peers: dict[int, Peer] = {}
+        self._complaints = Complaints()
         self._connections = count()
         self._wake = asyncio.Event()
         self._began = time.monotonic()
@@ -220,12 +222,14 @@ class Coordinator:
             close_connection(self.connection)  # first, so that workers who lose their connection learn why
             server.close_all()
             self.snapshot = self._scheduler.task_states
+            self._complain(time.monotonic(), last=True)
 
     def _listen(self) -> WorkerServer:
         listening, self.connection = listen(
             self._directory, self._run, self._endpoint, self._listening, resumable=self._ledger is not None
         )
-        server = WorkerServer(None if self.connection.socket else self.connection.path, self._serve)
+        key = None if self.connection.socket else self.connection.path
+        server = WorkerServer(key, self._serve, self._complaints)
         server.add_socket(listening)
         return server
 
@@ -236,6 +240,7 @@ class Coordinator:
             await self._rest()
             now = time.monotonic()
             self._collect_ended(now)
+            self._complain(now)
             self._look_for_absent(now)
             deadline = self._scheduler.next_deadline()
             if deadline is not None and deadline <= now:
@@ -312,9 +317,11 @@ class Coordinator:
                     self._carry_out(self._switchboard.received(connection, body, now))
                     frames.limit = self._switchboard.limit(connection)
         except RemoteProtocolError as error:
-            _LOGGER.warning("a connection is closed: %s", error)
+            self._complaints.add("protocol", f"a connection is closed: {error}")
         except TimeoutError:
-            _LOGGER.warning("a connection is closed: it did not introduce itself in %g s", HELLO_SECONDS)
+            self._complaints.add(
+                "silence", f"a connection is closed: it did not introduce itself in {HELLO_SECONDS:g} s"
+            )
         finally:
             del self._peers[connection]
             await self._after_disconnect(connection, broken=peer.broken)
@@ -422,8 +429,11 @@ class Coordinator:
             self._wake.set()
 
     def _close(self, action: Close, messages: list[FromDriver]) -> None:
-        if action.reason:
-            _LOGGER.warning("a connection is closed: %s", action.reason)
+        if action.error is not None:
+            _LOGGER.error("a fault of blockflow, please report it: %s", action.reason, exc_info=action.error)
+        elif action.reason:
+            kind = "lease" if action.reason == SILENT else "message"
+            self._complaints.add(kind, f"a connection is closed: {action.reason}")
         peer = self._peers.get(action.connection)
         if peer is not None:
             if messages:
@@ -482,6 +492,10 @@ class Coordinator:
                 kill(line.pid, line.started)
             else:
                 self._handle(ev.HeartbeatReceived(worker=worker, seen=True), now)
+
+    def _complain(self, now: float, *, last: bool = False) -> None:
+        for line in self._complaints.lines(now, last=last):
+            _LOGGER.warning("%s", line)
 
     def _collect_ended(self, now: float) -> None:
         for ended in self._crew.ended():

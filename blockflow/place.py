@@ -58,6 +58,8 @@ def is_dead(pid: int, since: str = "") -> bool:
         return True
     except PermissionError:
         pass
+    except OverflowError:  # no process has such a number
+        return True
     return _state(pid) in ("Z", "X") or (since != "" and started(pid) not in ("", since))
 
 

@@ -6,12 +6,12 @@ scheduler. Like the scheduler it does no IO and reads no clock: bytes come in, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import numpy as np
 
-from blockflow.errors import PlanError, RemoteProtocolError
+from blockflow.errors import InvalidTransition, PlanError, RemoteProtocolError, SchedulerError
 from blockflow.plan.returns import ARRAY_REMARK
 from blockflow.state import events as ev
 from blockflow.wire import messages as wire
@@ -40,6 +40,8 @@ class Close:
 
     connection: int
     reason: str
+    error: Exception | None = None
+    """A fault of ours that a message of it has brought to light."""
 
 
 Action: TypeAlias = Send | Close | ev.StartProcess | ev.RunChecks | ev.TellFailure | ev.TellPause | ev.TellRemark
@@ -90,14 +92,28 @@ class Switchboard:
         self._lines[connection] = Line()
 
     def received(self, connection: int, body: bytes, now: float) -> list[Action]:
-        """Take in the body of a frame; a wrong one costs its sender the connection and nobody else anything."""
+        """Take in the body of a frame; a wrong one costs its sender the connection and nobody else anything.
+
+        So does one that a fault of ours keeps from being handled, if the scheduler's numbers still agree.
+
+        Raises:
+            SchedulerError: They do not: the scheduler must not be used any more.
+        """
         line = self._lines.get(connection)
         if line is None or line.closing:
             return []
         try:
             return self._understand(connection, line, wire.decode_from_worker(body), now)
         except RemoteProtocolError as error:
+            if line.worker is None:  # it waits for an answer
+                return _refuse(connection, line, str(error))
             return [_close(connection, line, str(error))]
+        except InvalidTransition:
+            raise
+        except Exception as error:
+            self._check_scheduler(error)
+            reason = f"a message of worker {line.worker} could not be handled: {type(error).__name__}: {error}"
+            return [replace(_close(connection, line, reason), error=error)]
 
     def disconnected(self, connection: int, now: float, *, broken: bool = False) -> list[Action]:
         """A connection is gone; its worker may still be at work.
@@ -132,6 +148,15 @@ class Switchboard:
         return self._carry_out(self._scheduler.handle(event, now))
 
     # ------------------------------------------------------------------------------------------------- internals
+
+    def _check_scheduler(self, error: Exception) -> None:
+        """Whether the scheduler can be used after something has gone wrong in it."""
+        try:
+            self._scheduler.validate()
+        except AssertionError as inconsistency:
+            raise SchedulerError(
+                f"a message left the scheduler inconsistent ({inconsistency}): {type(error).__name__}: {error}"
+            ) from error
 
     def _understand(self, connection: int, line: Line, message: wire.FromWorker, now: float) -> list[Action]:
         if isinstance(message, wire.Hello):
@@ -179,7 +204,7 @@ class Switchboard:
         worker = self._next_worker if message.worker is None else message.worker
         if message.worker is not None and worker >= self._next_worker:
             raise RemoteProtocolError(f"worker {message.worker} says that it is back, and was never here")
-        actions = self._supersede(worker, message)
+        self._check_superseded(worker, message)
         joined = ev.WorkerJoined(
             worker=worker,
             task=task,
@@ -189,6 +214,7 @@ class Switchboard:
             started=message.started,
         )
         done = self._scheduler.handle(joined, now)
+        actions = self._supersede(worker)
         self._next_worker = max(self._next_worker, worker + 1)
         line.worker, line.task, line.process = worker, task, message.process
         line.host, line.pid, line.started = message.host, message.pid, message.started
@@ -203,7 +229,7 @@ class Switchboard:
             versions = f"the worker speaks protocol {message.protocol}, the driver {wire.PROTOCOL}"
             return f"{versions}: use one version of blockflow"
         if message.run != self._run:
-            return f"this is run {self._run}, not {message.run}"
+            return f"this is run {self._run}, not {message.run!r}"
         try:
             return self._scheduler.plan.number_of(message.task)
         except PlanError as error:
@@ -212,6 +238,8 @@ class Switchboard:
     def _scale(self, connection: int, line: Line, message: wire.Scale, now: float) -> list[Action]:
         if line.worker is not None:
             raise RemoteProtocolError("Scale from a worker")
+        if message.workers > wire.MOST_WORKERS:
+            return _refuse(connection, line, f"a task has at most {wire.MOST_WORKERS} workers, not {message.workers}")
         task = self._task_of(message)
         if isinstance(task, str):
             return _refuse(connection, line, task)
@@ -219,14 +247,18 @@ class Switchboard:
         done = self.handle(ev.WorkersWanted(task=task, workers=message.workers), now)
         return [scaled, *done, _close(connection, line, "")]
 
-    def _supersede(self, worker: int, message: wire.Hello) -> list[Action]:
+    def _check_superseded(self, worker: int, message: wire.Hello) -> None:
+        """Refuse who takes the number of another process."""
+        line = self.line_of(worker)
+        if line is not None and (line.host, line.pid) != (message.host, message.pid):
+            raise RemoteProtocolError(f"worker {worker} is process {line.pid} on {line.host!r}, and is connected")
+
+    def _supersede(self, worker: int) -> list[Action]:
         """A worker is back before the end of its old connection was noticed: that is closed now."""
         old = self._connection_of.get(worker)
         if old is None:
             return []
         line = self._lines[old]
-        if (line.host, line.pid) != (message.host, message.pid):
-            raise RemoteProtocolError(f"worker {worker} is process {line.pid} on {line.host}, and is connected")
         line.worker = None
         return [_close(old, line, "")]
 
@@ -294,8 +326,9 @@ class Switchboard:
                 case ev.DismissWorker():
                     self._tell(actions, instruction.worker, wire.Finished())
                 case ev.CutOff():
-                    connection = self._connection_of[instruction.worker]
-                    actions.append(_close(connection, self._lines[connection], SILENT))
+                    connection = self._connection_of.get(instruction.worker)
+                    if connection is not None:
+                        actions.append(_close(connection, self._lines[connection], SILENT))
                 case ev.AcknowledgeReport():
                     pass  # part of the answer to the message that carried the report
                 case ev.StartProcess() | ev.RunChecks() | ev.TellFailure() | ev.TellPause() | ev.TellRemark():

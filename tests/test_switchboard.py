@@ -104,7 +104,7 @@ def test_every_client_gets_a_number_of_its_own() -> None:
             hello(protocol=wire.PROTOCOL + 1),
             f"speaks protocol {wire.PROTOCOL + 1}, the driver {wire.PROTOCOL}: use one version of blockflow",
         ),
-        (hello(run="other"), f"this is run {RUN}, not other"),
+        (hello(run="other"), f"this is run {RUN}, not 'other'"),
         (hello("nothing"), "no task is called 'nothing'; there are 't'"),
         (hello("n" * 255), "no task is called"),
     ],
@@ -149,7 +149,9 @@ def test_what_is_no_message_costs_the_connection(body: bytes) -> None:
 def test_nothing_may_be_said_before_hello(message: wire.FromWorker) -> None:
     _, board = board_of(line_of_blocks(3))
     board.connected(0)
-    assert say(board, 0, message) == [Close(connection=0, reason=f"{type(message).__name__} before Hello")]
+    reason = f"{type(message).__name__} before Hello"
+    refused = Send(connection=0, message=wire.Refused(reason))
+    assert say(board, 0, message) == [refused, Close(connection=0, reason=reason)]
 
 
 def test_a_second_hello_costs_the_connection() -> None:
@@ -382,7 +384,7 @@ def test_somebody_wants_another_number_of_workers() -> None:
     ("message", "reason"),
     [
         (scale("u"), "no task is called 'u'"),
-        (scale(run="other"), f"this is run {RUN}, not other"),
+        (scale(run="other"), f"this is run {RUN}, not 'other'"),
         (scale(protocol=99), "protocol 99"),
     ],
 )
@@ -440,8 +442,8 @@ def test_a_worker_may_be_back_before_the_end_of_its_connection_is_noticed() -> N
 @pytest.mark.parametrize(
     ("hello", "reason"),
     [
-        (back(0, pid=78), "worker 0 is process 77 on host, and is connected"),
-        (back(0, host="other"), "worker 0 is process 77 on host, and is connected"),
+        (back(0, pid=78), "worker 0 is process 77 on 'host', and is connected"),
+        (back(0, host="other"), "worker 0 is process 77 on 'host', and is connected"),
         (back(5), "worker 5 says that it is back, and was never here"),
     ],
 )
@@ -449,7 +451,8 @@ def test_nobody_can_be_a_worker_that_he_is_not(hello: wire.Hello, reason: str) -
     _, board = board_of(line_of_blocks(3))
     joined(board)
     board.connected(1)
-    assert say(board, 1, hello) == [Close(connection=1, reason=reason)]
+    refused = Send(connection=1, message=wire.Refused(reason))
+    assert say(board, 1, hello) == [refused, Close(connection=1, reason=reason)]
     assert told(say(board, 0, wire.Heartbeat(1))) == [wire.Alive(1)]
 
 

@@ -8,6 +8,7 @@ machine.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -23,6 +24,7 @@ from blockflow.wire.messages import encode
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from blockflow.net.complaints import Complaints
     from blockflow.wire.messages import FromDriver
 
 HANDSHAKE_SECONDS = 10.0
@@ -99,15 +101,20 @@ class WorkerServer:
     Args:
         connection_file: Holds the run's key and certificate; None for a socket of this machine.
         serve: Called with each connection that has proved to know the key; the connection ends with it.
+        complaints: Collects what is wrong with the others.
     """
 
-    def __init__(self, connection_file: str | None, serve: Callable[[Peer], Awaitable[None]]) -> None:
+    def __init__(
+        self, connection_file: str | None, serve: Callable[[Peer], Awaitable[None]], complaints: Complaints
+    ) -> None:
         self._tls: ssl.SSLContext | None = None
         if connection_file is not None:
             from blockflow.net.tls import server_context
 
             self._tls = server_context(connection_file)
         self._serve = serve
+        self._complaints = complaints
+        _silence_tornado()
         self._listening: list[socket.socket] = []
         self._strangers: dict[IOStream, None] = {}
         """Those whose handshake is not done, oldest first."""
@@ -178,10 +185,15 @@ class WorkerServer:
             if isinstance(stream, SSLIOStream):
                 await asyncio.wait_for(stream.wait_for_handshake(), HANDSHAKE_SECONDS)
             elif not _is_ours(stream.socket):
-                raise StreamClosedError
-        except (StreamClosedError, ssl.SSLError, OSError, TimeoutError):
+                raise PermissionError("it belongs to another user")
+        except Exception as error:  # of whatever kind: nobody that has not proved anything may raise here
             stream.close()
             self._streams.discard(stream)
+            reason = (error.real_error if isinstance(error, StreamClosedError) else error) or "it was closed"
+            self._complaints.add(
+                "handshake",
+                f"a connection was turned away that did not prove to know the key of this run ({reason!r})",
+            )
             return
         finally:
             self._strangers.pop(stream, None)
@@ -198,6 +210,17 @@ class WorkerServer:
         if oldest is not None:
             del self._strangers[oldest]
             oldest.close()
+
+
+def _silence_tornado() -> None:
+    """Keep tornado from printing a line for each stranger; the complaints have them."""
+    logger = logging.getLogger("tornado.general")
+    if _is_no_stranger not in logger.filters:
+        logger.addFilter(_is_no_stranger)
+
+
+def _is_no_stranger(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("SSL Error on")
 
 
 def _most_files() -> int:

@@ -12,7 +12,7 @@ import ssl
 
 from blockflow.trusted_files import opened_file, path_of_descriptor
 
-_BACKDATED = datetime.timedelta(minutes=5)
+_BACKDATED = datetime.timedelta(days=1)
 """Clocks of a cluster's nodes differ."""
 
 _VALID = datetime.timedelta(days=90)

@@ -71,11 +71,13 @@ class Arrivals:
         book.pool.joined(event.process)
         book.asking.pop(event.worker, None)
         self._touched.add(event.task)
+        # The next life of the driver numbers its processes from the greatest of these on.
+        process = event.process if event.process in book.pool.alive else None
         self._outcomes.record(
             RecordWorker(
                 worker=event.worker,
                 task=event.task,
-                process=event.process,
+                process=process,
                 host=event.host,
                 pid=event.pid,
                 started=event.started,
@@ -145,7 +147,8 @@ class Arrivals:
     def _resume(self, event: ev.LeaseClaimed, now: float) -> bool:
         """Let a worker keep a lease of an earlier life, if nothing speaks against it."""
         book = self._books[self._workers[event.worker].task]
-        if event.worker not in self.absence or event.attempt >= self._leases.first_attempt:
+        first = self._leases.first_attempt
+        if event.worker not in self.absence or event.lease >= first or event.attempt + len(event.indices) > first:
             return False
         reported = self._known_outcomes(book, event)
         left = event.indices[reported:]

@@ -14,7 +14,7 @@ from blockflow.plan.block import BlockStatus
 from blockflow.plan.returns import check_has_run
 from blockflow.state.events import BlockFailure, BlocksChecked, Phase, RunChecks
 from blockflow.state.task_book import NOTHING
-from blockflow.wire.failures import describe
+from blockflow.wire.failures import LONGEST_ERROR, describe
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import TaskPlan
@@ -49,7 +49,7 @@ def call_checks(plan: TaskPlan, asked: RunChecks) -> BlocksChecked:
             failures.append(
                 BlockFailure(
                     index=index,
-                    error=f"{asked.phase.value} raised {text.error}",
+                    error=f"{asked.phase.value} raised {text.error}"[:LONGEST_ERROR],
                     traceback=text.traceback,
                     where=text.where,
                     kind=text.kind,

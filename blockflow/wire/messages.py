@@ -25,7 +25,7 @@ from blockflow.plan.grid import Axis, BalancedAxis, Grid, RegularAxis
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
 from blockflow.wire.storage_errors import FailureKind
 
-PROTOCOL = 2
+PROTOCOL = 1
 """Version of the protocol; both sides must have the same."""
 
 LARGEST_HELLO = 1024
@@ -37,10 +37,17 @@ LARGEST_MESSAGE = 256 * 1024
 MOST_BLOCKS = 16384
 """Blocks in a lease."""
 
+MOST_WORKERS = 10_000
+"""Workers that a task may be given by a message."""
+
 Natural: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Whole: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Name: TypeAlias = Annotated[str, Meta(max_length=255)]
+ProcessId: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+"""What the operating system takes for one: 0 and negative numbers would mean groups of processes."""
+Duration: TypeAlias = Annotated[int, Meta(ge=0, le=10**15)]
+"""In microseconds; thirty years, and still exact as a float."""
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -60,7 +67,7 @@ class Hello(_Message, frozen=True, tag=1):
     process: Natural | None
     """Number of the process that the driver started, if it was."""
     host: Name
-    pid: Natural
+    pid: ProcessId
     worker: Natural | None
     """The number that it has, if it is back after its connection was lost."""
     started: Name = ""
@@ -86,7 +93,7 @@ class Report(_Message, frozen=True, tag=2):
 
     lease: Natural
     upto: Natural
-    microseconds: Natural
+    microseconds: Duration
     """Time that the blocks reported here for the first time took together."""
     failure: Failure | None
     """Workers report every failure at once, so there is never a second one."""

@@ -13,6 +13,7 @@ import pytest
 
 from blockflow.net import server as module
 from blockflow.net.addresses import Endpoint
+from blockflow.net.complaints import Complaints
 from blockflow.net.connection_file import private_directory, write_connection
 from blockflow.net.listen import bind, bind_first
 from blockflow.net.server import Peer, WorkerServer
@@ -55,7 +56,7 @@ async def serving(folder: Path, serve: Callable[[Peer], Awaitable[None]]) -> Asy
         address.served.append(peer)
         await serve(peer)
 
-    server = WorkerServer(connection.path, keep)
+    server = WorkerServer(connection.path, keep, Complaints())
     server.add_socket(listening)
     try:
         yield address

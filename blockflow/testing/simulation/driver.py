@@ -276,6 +276,8 @@ class Driver:
                     self._cluster.maybe_die()
                     self._send(action)
                 case Close():
+                    if action.error is not None:
+                        raise action.error  # a fault of the product
                     if action.reason not in ("", SILENT):
                         self._judge_turning_away(action)
                     self._close(action.connection)
