@@ -17,6 +17,7 @@ from typing import Any
 
 from blockflow import __version__
 from blockflow.errors import ArrayError, BlockflowError, RunError
+from blockflow.escaping import escape
 from blockflow.optional import not_installed
 from blockflow.paths import local_path
 
@@ -164,7 +165,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     from blockflow.demo.job import run_demo
 
     outcome = run_demo(arguments.picture, arguments.output, workers=arguments.workers)
-    sys.stdout.write(f"\n{outcome.account()}\n")
+    _say(f"\n{outcome.account()}")
     return DONE if outcome.verdict.passed else WRONG
 
 
@@ -174,7 +175,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from blockflow.scripts import tasks_in
 
     reports = [planned.task.plan() for planned in compile_plan(tasks_in(arguments.target)).tasks]
-    sys.stdout.write("\n\n".join(map(str, reports)) + "\n")
+    _say("\n\n".join(map(str, reports)))
     return DONE if all(report.is_runnable for report in reports) else WRONG
 
 
@@ -193,7 +194,7 @@ def _invite(arguments: argparse.Namespace) -> int:
     """Print an invitation to a run."""
     from blockflow.launch.invitation import invite
 
-    sys.stdout.write(invite(arguments.place, arguments.task, script=arguments.script) + "\n")
+    _say(invite(arguments.place, arguments.task, script=arguments.script))
     return DONE
 
 
@@ -202,7 +203,7 @@ def _scale(arguments: argparse.Namespace) -> int:
     from blockflow.launch.by_hand import scale_run
 
     before = scale_run(arguments.place, arguments.task, arguments.workers)
-    sys.stdout.write(f"{arguments.task}: {arguments.workers} workers are wanted now, {before} were before\n")
+    _say(f"{arguments.task}: {arguments.workers} workers are wanted now, {before} were before")
     return DONE
 
 
@@ -210,7 +211,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
     """End the jobs of a run."""
     from blockflow.launch.by_hand import cancel_run
 
-    sys.stdout.write("\n".join(cancel_run(arguments.place)) + "\n")
+    _say("\n".join(cancel_run(arguments.place)))
     return DONE
 
 
@@ -237,4 +238,8 @@ def _whole(text: str) -> int:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"blockflow: {text}\n")
+    sys.stderr.write(f"blockflow: {escape(text)}\n")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{escape(text)}\n")

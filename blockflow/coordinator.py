@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from msgspec import structs
 
 from blockflow.aside import Aside
 from blockflow.errors import LedgerFullError, RemoteProtocolError
+from blockflow.escaping import get_logger
 from blockflow.monitor.pauses import pause_line
 from blockflow.net.complaints import Complaints
 from blockflow.net.connection_file import close_connection
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from blockflow.switchboard import Action, Switchboard
     from blockflow.wire.messages import FromDriver
 
-_LOGGER = logging.getLogger("blockflow")
+_LOGGER = get_logger()
 
 TICK_SECONDS = 0.1
 """How often processes are looked at. Messages of workers are handled when they come, deadlines when they are due."""

@@ -36,9 +36,17 @@ code are never wrapped: in this process they keep their type, from a worker they
 private place for it (:func:`blockflow.ops.map_blocks`), the exception itself comes with the text as its cause.
 """
 
+from blockflow.escaping import escape
+
 
 class BlockflowError(Exception):
-    """Base of everything that blockflow raises on purpose."""
+    """Base of everything that blockflow raises on purpose.
+
+    Its text may name files, and quote others: nothing in it controls a terminal.
+    """
+
+    def __str__(self) -> str:
+        return escape(super().__str__())
 
 
 class PlanError(BlockflowError, ValueError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +26,7 @@ from blockflow.trusted_files import (
 from tests.strangers import STRANGER, needs_two_accounts, open_to_all, stranger_does
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 def mode(path: Path) -> int:
@@ -310,3 +312,51 @@ def test_a_folder_of_another_user_may_lie_above_an_own_one(tmp_path: Path) -> No
     with folder:
         folder.write(name, b"x")
     assert read_file(head / "mine" / "note") == b"x"
+
+
+# ------------------------------------------------------------------------------------------------- nobody else does it
+
+ROOT = Path(trusted_files.__file__).parent
+FOREIGN = {"arrays", "demo", "ops", "recipes", "testing", "plan", "trusted_files.py", "scripts.py"}
+"""What opens data and programs of users, not files of a run."""
+
+DOES_IT = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "mkdir", "makedirs", "chmod", "unlink"}
+DOES_IT |= {"touch", "rename", "renames", "symlink_to", "hardlink_to", "rmdir", "rmtree", "mkstemp", "mknod", "fchmod"}
+
+ALLOWED = {
+    "freshness.py": {"os.open", "os.unlink"},  # opened and closed again, which makes caches look; nothing is read
+    "launch/local.py": {"os.open"},  # /dev/null
+    "ledger/disk.py": {"open"},  # of a descriptor that was checked
+    "ledger/owner.py": {"self._disk.touch", "_PROCESSES / f'{pid}/stat'.read_text", "_BOOT_ID.read_text"},
+    "ledger/snapshot.py": {"disk.rename"},
+    "net/connection_file.py": {"os.fchmod"},  # a file in memory
+    "net/server.py": {"self._stream.read_bytes"},
+    "mounts.py": {"open"},  # files of the kernel
+    "place.py": {"open"},  # the same
+    "worker.py": {"os.open"},  # /dev/null
+}
+
+
+def calls_of(tree: ast.AST) -> Iterator[str]:
+    """What is called that could open or change a file, in words of the source."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id == "open":
+            yield "open"
+        elif isinstance(node.func, ast.Attribute) and node.func.attr in DOES_IT:
+            how = [each.value for each in node.args[:1] if isinstance(each, ast.Constant)]
+            is_path = bool(how) and set(str(how[0])) <= set("rwaxbt+")
+            if node.func.attr == "open" and ast.unparse(node.func.value) != "os" and not is_path:
+                continue  # of a folder, a disk, a link, a ledger
+            yield f"{ast.unparse(node.func.value)}.{node.func.attr}"
+
+
+def test_no_other_module_opens_files_of_a_run() -> None:
+    trusted = {"folder.touch", "folder.rename"}
+    for file in sorted(ROOT.rglob("*.py")):
+        name = file.relative_to(ROOT).as_posix()
+        if name.partition("/")[0] in FOREIGN:
+            continue
+        found = set(calls_of(ast.parse(file.read_text()))) - ALLOWED.get(name, set()) - trusted
+        assert not found, f"{name} opens or changes files by itself: {found}; use blockflow.trusted_files"

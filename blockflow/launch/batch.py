@@ -12,12 +12,12 @@ A batch system that does not answer is asked again later; that says nothing abou
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from blockflow.errors import RunError
+from blockflow.escaping import get_logger
 from blockflow.launch.base import JobEnd
 from blockflow.launch.launchers import Batch
 from blockflow.launch.queue import ENDED, Phase, Seen, Silence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from blockflow.launch.roster import JobWorker
     from blockflow.launch.submitter import JobArray
 
-_LOGGER = logging.getLogger("blockflow")
+_LOGGER = get_logger()
 
 GATHER_SECONDS = 0.05
 """Orders that come within this time of one another are submitted together."""

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from blockflow.escaping import escape
 from blockflow.launch.handover import read_handover
 from blockflow.worker import be_worker
 
@@ -87,7 +88,7 @@ def main(arguments: list[str]) -> int:
         )
         return 0 if os.path.isdir(os.path.dirname(path)) else 1
     except (OSError, pickle.UnpicklingError, EOFError, IndexError) as error:
-        sys.stderr.write(f"blockflow: {path} does not say what worker {index} has to do: {error}\n")
+        sys.stderr.write(f"blockflow: {path} does not say what worker {index} has to do: {escape(str(error))}\n")
         return 1
     return be_worker(_settled(payload))
 

@@ -8,7 +8,6 @@ Ctrl-C in the terminal reaches the driver only, and what a worker started itself
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blockflow.errors import RunError
+from blockflow.escaping import get_logger
 from blockflow.launch.base import words_of_exit
 from blockflow.launch.shared import environment_of_threads
 from blockflow.place import is_dead
@@ -26,7 +26,7 @@ from blockflow.wire.orders import FUNCTIONS, MODULES, REPORT_BYTES, STARTED, pac
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LOGGER = logging.getLogger("blockflow")
+_LOGGER = get_logger()
 
 _POLL_SECONDS = 0.002
 """How often the end of processes is looked for while they are being ended."""

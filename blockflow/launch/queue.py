@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from blockflow.errors import BlockflowError, RunError
+from blockflow.escaping import escape_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -152,7 +153,7 @@ def on_one_line(said: str) -> str:
     >>> on_one_line("error: no\n such thing\n")
     'error: no / such thing'
     """
-    return " / ".join(line.strip() for line in said.splitlines() if line.strip()) or "no word"
+    return " / ".join(escape_line(line.strip()) for line in said.splitlines() if line.strip()) or "no word"
 
 
 def passing_trouble(said: str, *, full: Collection[str], silent: Collection[str]) -> Full | Silence | None:

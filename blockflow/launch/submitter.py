@@ -7,12 +7,12 @@ looked for and ended before more are submitted.
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blockflow.errors import BlockflowError, RunError
+from blockflow.escaping import get_logger
 from blockflow.launch.handover import write_handover
 from blockflow.launch.launchers import Batch
 from blockflow.launch.queue import Full, Silence, Submission
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from blockflow.launch.records import JobRecords
     from blockflow.launch.roster import JobWorker, Roster
 
-_LOGGER = logging.getLogger("blockflow")
+_LOGGER = get_logger()
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds until a submission is tried again; doubled each time."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blockflow.escaping import escape_line
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -34,7 +36,7 @@ class Workforce:
         >>> str(Workforce(waiting=8, running=4, connected=3, reason="PENDING (Resources)"))
         '3 workers connected; 4 jobs run, 8 wait: PENDING (Resources)'
         """
-        why = f": {self.reason}" if self.waiting and self.reason else ""
+        why = f": {escape_line(self.reason)}" if self.waiting and self.reason else ""
         return f"{self.connected} workers connected; {self.running} jobs run, {self.waiting} wait{why}"
 
 

@@ -10,6 +10,8 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from blockflow.escaping import escape
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -174,12 +176,12 @@ def describe(state: TaskState, seconds_left: float | None) -> str:
 
 
 def _writable(text: str) -> str:
-    """The text, with what standard errors cannot encode written out.
+    """Return the text, with what standard errors cannot encode or a terminal would obey written out.
 
     Names of files may be of any encoding, and streams that notebooks and tests put there are strict about it.
     """
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return escape(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockflow.escaping import escape_line
 from blockflow.monitor.progress import clock
 from blockflow.state.events import TellRemark
 
@@ -39,12 +40,12 @@ class FailureTeller:
         if self._told[kind] > _SHOWN_LIKE_IT:
             return None
         planned = self._plan.tasks[told.task]
-        place = f" ({failure.where})" if failure.where else ""
+        place = f" ({escape_line(failure.where)})" if failure.where else ""
         fate = "fails for good" if told.final else "failed and is tried again"
         more = "; more like this are only counted" if self._told[kind] == _SHOWN_LIKE_IT else ""
         position = planned.grid.position(failure.index)
         number = planned.block(failure.index).block_id[1]
-        return f"{planned.task_id}: block {number} at {position} {fate}: {failure.error}{place}{more}"
+        return f"{planned.task_id}: block {number} at {position} {fate}: {escape_line(failure.error)}{place}{more}"
 
     def _remark(self, told: TellRemark) -> str | None:
         kind = (told.task, "", told.text)
@@ -87,8 +88,9 @@ def summary(result: RunResult, seconds: float, logs: str | None) -> str:
         lines.append(f"NOT COMPLETE: {total - ended} of {total} blocks are not done")
     for cause in result.causes[:_SHOWN_CAUSES]:
         examples = ", ".join(str(block.block_id[1]) for block in cause.blocks[:_SHOWN_BLOCKS])
-        place = f" at {cause.where}" if cause.where else ""
-        lines.append(f"{cause.task_id}: {len(cause.blocks)} failed: {cause.error}{place} (e.g. block {examples})")
+        place = f" at {escape_line(cause.where)}" if cause.where else ""
+        error = escape_line(cause.error)
+        lines.append(f"{cause.task_id}: {len(cause.blocks)} failed: {error}{place} (e.g. block {examples})")
         lines.extend(f"    {line}" for line in cause.traceback.rstrip().splitlines())
     if len(result.causes) > _SHOWN_CAUSES:
         lines.append(f"and {len(result.causes) - _SHOWN_CAUSES} causes more: see result.causes")

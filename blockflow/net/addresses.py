@@ -7,7 +7,6 @@ unless it is asked for: what listens there can be reached from networks that nob
 
 from __future__ import annotations
 
-import logging
 import re
 import socket
 from collections.abc import Iterable
@@ -15,11 +14,12 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from blockflow.errors import PlanError
+from blockflow.escaping import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LOGGER = logging.getLogger("blockflow")
+_LOGGER = get_logger()
 
 HOST_VARIABLES = ("BLOCKFLOW_HOST", "DAISY_HOST")
 """Environment variables for the address to listen on; the second is known to users of daisy."""

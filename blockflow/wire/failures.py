@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blockflow.escaping import escape
 from blockflow.wire.storage_errors import FailureKind, storage_error
 
 if TYPE_CHECKING:
@@ -139,5 +140,5 @@ def _shortened(text: str, longest: int, gap: str) -> str:
 
 
 def _sendable(text: str) -> str:
-    """The text, with what UTF-8 cannot say (as in names of files of another encoding) written out."""
-    return text.encode(errors="backslashreplace").decode()
+    """Return the text, with what UTF-8 cannot say or a terminal would obey written out."""
+    return escape(text).encode(errors="backslashreplace").decode()
