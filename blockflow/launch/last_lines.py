@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from blockflow.trusted_files import opened_file
 from blockflow.wire.failures import LONGEST_TRACEBACK
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def last_lines(files: Iterable[Path]) -> tuple[Path | None, str]:
     """
     for file in files:
         try:
-            with file.open("rb") as opened:
-                size = os.fstat(opened.fileno()).st_size
-                text = tail(os.pread(opened.fileno(), LONGEST_TRACEBACK, max(0, size - LONGEST_TRACEBACK)))
+            with opened_file(file) as descriptor:
+                size = os.fstat(descriptor).st_size
+                text = tail(os.pread(descriptor, LONGEST_TRACEBACK, max(0, size - LONGEST_TRACEBACK)))
         except OSError:
             continue
         if text:
