@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -31,6 +32,8 @@ class Aside:
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._closed = False
+        self.busy_since: float | None = None
+        """When the present call began, by the monotonic clock; None while there is none."""
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
@@ -71,4 +74,6 @@ class Aside:
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None and not self._closed:
+            self.busy_since = time.monotonic()
             call()
+            self.busy_since = None

@@ -7,13 +7,17 @@ and a run that comes back with other arrays is refused. All of it is done once, 
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
+from blockflow.background import BackgroundCall
 from blockflow.errors import PlanChangedError, PlanError
+from blockflow.monitor.silence import SilenceTeller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +28,11 @@ if TYPE_CHECKING:
     from blockflow.plan.task import Task
 
 __all__ = ["check_outputs", "open_ledger"]
+
+_LOGGER = logging.getLogger("blockflow")
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether the disk of a run directory has answered."""
 
 _MASK_BYTES = 2**28
 """Flags of blocks are looked at as a whole."""
@@ -59,13 +68,31 @@ def open_ledger(
     if reset and (retry_failed or accept_change):
         raise PlanError("reset forgets everything that happened, so retry_failed and accept_change have no meaning")
     arrays = _arrays_of(plan)
-    store = open_run(run_dir, plan, reset=reset, accept_change=accept_change, take_over=take_over, arrays=arrays)
+
+    def open_and_bind() -> RunLedger:
+        store = open_run(run_dir, plan, reset=reset, accept_change=accept_change, take_over=take_over, arrays=arrays)
+        try:
+            store.bind([_marked(planned.task, known) for planned, known in zip(plan.tasks, arrays, strict=True)])
+        except BaseException:
+            store.close()
+            raise
+        return RunLedger(store, retry_failed=retry_failed)
+
+    return _answered(BackgroundCall(open_and_bind, name="blockflow-open"), os.fspath(run_dir))
+
+
+def _answered(call: BackgroundCall[RunLedger], run_dir: str) -> RunLedger:
+    """Wait for the opening of a ledger, and say so if its disk does not answer; Ctrl-C leaves at once."""
+    silence = SilenceTeller(("run directory", run_dir))
+    began = time.monotonic()
     try:
-        store.bind([_marked(planned.task, known) for planned, known in zip(plan.tasks, arrays, strict=True)])
+        while not call.wait(LOOK_SECONDS):
+            for line in silence.lines(time.monotonic() - began):
+                _LOGGER.warning("%s", line)
     except BaseException:
-        store.close()
+        call.abandon(lambda ledger: ledger.close())
         raise
-    return RunLedger(store, retry_failed=retry_failed)
+    return call.result()
 
 
 def check_outputs(run_dir: str | os.PathLike[str] | None, outputs: Sequence[Any]) -> None:

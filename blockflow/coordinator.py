@@ -18,13 +18,15 @@ import contextlib
 import threading
 import time
 from collections import deque
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from msgspec import structs
 
 from blockflow.aside import Aside
-from blockflow.errors import LedgerFullError, RemoteProtocolError
+from blockflow.background import run_all
+from blockflow.errors import LedgerFullError, RemoteProtocolError, RunError
 from blockflow.escaping import get_logger
 from blockflow.monitor.pauses import pause_line
 from blockflow.net.complaints import Complaints
@@ -92,6 +94,12 @@ HOME_SECONDS = 30.0
 KILL_SECONDS = 0.9
 """Time between asking a process to end and killing it: longer than `STOP_SECONDS`, as it may have a run of its own."""
 
+CLOSE_SECONDS = 1.0
+"""How long the disk may take to note that the run is over; after that this goes on in the background."""
+
+STUCK_SECONDS = 2.0
+"""After so long without an answer a run that is to stop does not wait for its disk any more."""
+
 MOST_NOTICES = 1000
 """Failures remembered for people to read; older ones give way."""
 
@@ -132,6 +140,8 @@ class Coordinator:
         self._recording: asyncio.Task[None] | None = None
         """The writing of records; None while there are none."""
         self._disk = Aside("blockflow-ledger")
+        self._files = Aside("blockflow-files")
+        """For the connection file and other small ones: the loop itself waits for no disk."""
         self._fold = Aside("blockflow-fold")
         self._place = this_place()
         self._endpoint, self._listening = endpoint, listening
@@ -153,7 +163,13 @@ class Coordinator:
         self._next_turn = 0.0
         """When the loop looks around next, unless it is woken before."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.where = "run directory" if ledger is not None else "directory of the connection file", str(directory)
+        """What the run's own files are in, in words and as a path."""
+        self._turned = time.monotonic()
+        """When the loop last looked around."""
         self._stop_asked = False
+        self._stopping = asyncio.Event()
+        """Set in the loop when it is to stop."""
         self._drain_until: float | None = None
         """While the run is being stopped: how long blocks under way may take to end."""
         self._ended = threading.Event()
@@ -191,7 +207,23 @@ class Coordinator:
             self._stop_asked = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop ended in this very moment
-                self._loop.call_soon_threadsafe(self._wake.set)
+                self._loop.call_soon_threadsafe(self._note_stop)
+
+    def abandon(self) -> None:
+        """End all workers by force, from another thread: the loop hangs, in a call that does not come back."""
+        self._stop_asked = True
+        self._crew.kill()
+
+    @property
+    def disk_silence(self) -> float:
+        """For how many seconds the disk of the run's files has not answered; 0 if nothing is asked of it."""
+        began = [each.busy_since for each in (self._disk, self._files)]
+        return max((time.monotonic() - each for each in began if each is not None), default=0.0)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the loop or the disk of the run's files has not answered for :data:`STUCK_SECONDS`."""
+        return max(time.monotonic() - self._turned, self.disk_silence) > STUCK_SECONDS
 
     # ---------------------------------------------------------------------------------------------- the loop
 
@@ -201,44 +233,72 @@ class Coordinator:
         except BaseException as error:  # carried to the thread that waits
             self.error = error
         finally:
-            self._checks.close()
-            self._disk.close()
-            self._fold.close()
-            self._crew.stop(grace=0.0)
-            self._ended.set()
+            try:
+                trouble = run_all(
+                    lambda: self._crew.stop(grace=0.0),
+                    self._checks.close,
+                    self._disk.close,
+                    self._files.close,
+                    self._fold.close,
+                )
+                self.error = self.error or trouble
+            finally:
+                self._ended.set()
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        server = self._listen()
-        assert self.connection is not None
+        if self._stop_asked:
+            self._note_stop()
+        opening = self._files.call(self._open)
+        if not await self._answered(opening):
+            return
+        listening, server = opening.result()
+        server.add_socket(listening)
         try:
-            self._crew.open(self.connection)
             self._carry_out(self._first_actions)
             await self._until_finished()
             await self._until_recorded()
             await self._send_home()
             await self._until_recorded()  # that workers have gone: the next driver need not wait for them
         finally:
-            close_connection(self.connection)  # first, so that workers who lose their connection learn why
+            assert self.connection is not None
+            # First, so that workers who lose their connection learn why.
+            closing = self._files.call(close_connection, self.connection)
+            await asyncio.wait([closing], timeout=CLOSE_SECONDS)
             server.close_all()
             self.snapshot = self._scheduler.task_states
             self._complain(time.monotonic(), last=True)
 
-    def _listen(self) -> WorkerServer:
-        listening, self.connection = listen(
-            self._directory, self._run, self._endpoint, self._listening, resumable=self._ledger is not None
-        )
+    def _open(self) -> tuple[socket.socket, WorkerServer]:
+        """Listen, and write down where; in another thread."""
+        try:
+            listening, self.connection = listen(
+                self._directory, self._run, self._endpoint, self._listening, resumable=self._ledger is not None
+            )
+            self._crew.open(self.connection)
+        except OSError as error:
+            raise RunError(f"the connection file cannot be written in {self._directory}: {error}") from error
         key = None if self.connection.socket else self.connection.path
-        server = WorkerServer(key, self._serve, self._complaints)
-        server.add_socket(listening)
-        return server
+        return listening, WorkerServer(key, self._serve, self._complaints)
+
+    async def _answered(self, call: asyncio.Future[Any]) -> bool:
+        """Wait until a call comes back, or the run is to stop; whether it has come back."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait([call, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        return call.done()
+
+    def _note_stop(self) -> None:
+        if self._stop_asked:
+            self._stopping.set()
+        self._wake.set()
 
     async def _until_finished(self) -> None:
         next_snapshot = next_beat = 0.0
         draining = False
         while not self._scheduler.finished:
             await self._rest()
-            now = time.monotonic()
+            now = self._turned = time.monotonic()
             self._collect_ended(now)
             self._complain(now)
             self._look_for_absent(now)
@@ -282,7 +342,7 @@ class Coordinator:
     async def _until_recorded(self) -> None:
         """Wait until everything that has happened is durable."""
         while self._recording is not None and not self._stop_asked:
-            await asyncio.wait([self._recording])
+            await self._answered(self._recording)
 
     async def _send_home(self) -> None:
         """Give processes time to end by themselves, then end them."""
@@ -291,9 +351,17 @@ class Coordinator:
         while len(self._crew) and time.monotonic() < deadline:
             self._crew.ended()
             await asyncio.sleep(0.002)
+            self._turned = time.monotonic()
             if self._stop_asked:
                 deadline = min(deadline, time.monotonic() + STOP_SECONDS)
-        await asyncio.to_thread(self._crew.stop, grace=KILL_SECONDS)
+        # Not asyncio.to_thread, whose threads Python waits for when it ends.
+        stopping = Aside("blockflow-stop")
+        ended = stopping.call(partial(self._crew.stop, grace=KILL_SECONDS))
+        while not ended.done():
+            await asyncio.wait([ended], timeout=TICK_SECONDS)
+            self._turned = time.monotonic()
+        stopping.close()
+        ended.result()
 
     # ----------------------------------------------------------------------------------------- connections
 
@@ -516,4 +584,4 @@ class Coordinator:
         """End the run because something outside the blocks went wrong."""
         self.error = self.error or error
         self._stop_asked = True
-        self._wake.set()
+        self._note_stop()

@@ -8,6 +8,7 @@ shows how far the run is, and listens to Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from blockflow.errors import RunError
 from blockflow.logging import check_log_folders, get_log_basedir
 from blockflow.plan.launcher import has_local
 from blockflow.trusted_files import READABLE, open_folder
+
+_LOGGER = logging.getLogger("blockflow")
 
 if TYPE_CHECKING:
     import socket
@@ -43,6 +46,9 @@ DRAIN_SECONDS = 30.0
 
 _STOP_SECONDS = 20.0
 """How long a run that is stopped may take; about one second if nothing hangs in the operating system."""
+
+_LAST_SECONDS = 1.0
+"""How long it may take after one more Ctrl-C, or if its disk does not answer: then workers are ended by force."""
 
 
 def run_in_processes(
@@ -94,7 +100,11 @@ def run_in_processes(
         raise
     with ended_by_sigterm():
         _watch(plan, coordinator, actions, display, stop_event, drain=0.0 if ledger is None else DRAIN_SECONDS)
+    if ledger is not None and coordinator.hangs:
+        ledger.hangs = True
     if coordinator.error is not None:
+        # Its cause stays; a context would say the same once more.
+        coordinator.error.__context__ = None
         raise coordinator.error
     return scheduler, coordinator.connection
 
@@ -207,15 +217,19 @@ def _watch(
         drain: Seconds that blocks under way may take to end after the first Ctrl-C; the second one stops at once.
     """
     from blockflow.monitor.jobs import JobTeller
+    from blockflow.monitor.silence import SilenceTeller
     from blockflow.monitor.summary import FailureTeller
 
     teller, jobs = FailureTeller(plan), JobTeller()
+    silence = SilenceTeller(coordinator.where)
 
     def show() -> None:
         while coordinator.notices:
             line = teller.line(coordinator.notices.popleft())
             if line is not None:
                 display.write(line)
+        for line in silence.lines(coordinator.disk_silence):
+            _LOGGER.warning("%s", line)
         for line in jobs.lines(coordinator.workforces, time.monotonic()) if display.talks else ():
             display.write(line)
         display.update(coordinator.snapshot, time.monotonic())
@@ -247,13 +261,20 @@ def _watch(
 
 
 def _end(coordinator: Coordinator) -> None:
-    """Stop a run, if it has not ended, however often Ctrl-C is pressed meanwhile."""
+    """Stop a run, if it has not ended, whatever hangs and however often Ctrl-C is pressed meanwhile."""
     coordinator.stop()
     deadline = time.monotonic() + _STOP_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(KeyboardInterrupt):
-            if coordinator.wait(deadline - time.monotonic()):
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            if coordinator.wait(min(left, _LOOK_SECONDS)):
                 return
+            hurried = coordinator.hangs
+        except (KeyboardInterrupt, Terminated):
+            hurried = True
+        if hurried:
+            deadline = min(deadline, time.monotonic() + _LAST_SECONDS)
+    with contextlib.suppress(KeyboardInterrupt, Terminated):
+        coordinator.abandon()
 
 
 def run_here(

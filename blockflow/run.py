@@ -149,6 +149,7 @@ def run_blockwise(
     elif reset or retry_failed or accept_change or take_over:
         raise PlanError("reset, retry_failed, accept_change and take_over say what to do with a run_dir; there is none")
     display = make_display(progress=progress)
+    haste = True
     try:
         if ledger is not None and (progress or summary):
             for line in ledger.account(plan):
@@ -166,8 +167,9 @@ def run_blockwise(
             )
         else:
             scheduler = run_here(plan, display, ledger=ledger, resources=amounts)
+        haste = False
     finally:
-        trouble = None if ledger is None else ledger.close()
+        trouble = None if ledger is None else ledger.close_in_background(haste=haste)
         if trouble is not None:
             display.write(trouble)
     logs = get_log_basedir() if ledger is None else ledger.logs

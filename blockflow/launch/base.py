@@ -120,3 +120,6 @@ class Fleet(Protocol):
         Args:
             grace: Seconds between asking and killing.
         """
+
+    def kill(self) -> None:
+        """End all workers at once, and wait for no disk; for when :meth:`stop` hangs."""

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from blockflow.background import BackgroundCall
 from blockflow.errors import RunError
 from blockflow.escaping import get_logger
 from blockflow.launch.base import JobEnd
@@ -49,6 +50,12 @@ ENDING_LOOK = 0.2
 CALL_OFF_SECONDS = 5.0
 """How often jobs are called off that are not needed any more; near the end of a task there are more with each block."""
 
+STUCK_SECONDS = 2.0
+"""How long the batch system and the disk may take to answer before jobs are ended by another thread."""
+
+KILL_SECONDS = 1.0
+"""How long that is waited for."""
+
 UNENDABLE_SECONDS = 12.0
 """How long jobs that are being ended are waited for."""
 
@@ -78,6 +85,8 @@ class BatchFleet:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"blockflow-{system.name}", daemon=True)
         self._started = False
+        self._cancelling = threading.Event()
+        """Jobs have been told to end, or there are none."""
         self._earlier: tuple[str, ...] = ()
         """Jobs that an earlier life of the driver has left; their workers come back by themselves."""
         self._next_call_off = 0.0
@@ -146,8 +155,17 @@ class BatchFleet:
         """
         self._kill_at = time.monotonic() + grace
         self._wake.set()
-        if self._started:
-            self._thread.join(grace + 2 * UNENDABLE_SECONDS)
+        if not self._started:
+            return
+        if not self._cancelling.wait(grace + STUCK_SECONDS):  # the thread hangs, perhaps in a call of the disk
+            self.kill()
+        self._thread.join(grace + 2 * UNENDABLE_SECONDS)
+
+    def kill(self) -> None:
+        """End all jobs by their ids from another thread, whatever this fleet's own one waits for."""
+        jobs = list(self._submitter.arrays)
+        if jobs:
+            BackgroundCall(lambda: self._system.cancel(jobs), name="blockflow-cancel").wait(KILL_SECONDS)
 
     # ----------------------------------------------------------------------------------------- the other thread
 
@@ -289,6 +307,8 @@ class BatchFleet:
         self._roster.forget_fresh()
         deadline = kill_at + UNENDABLE_SECONDS
         asked = killed = False
+        if not (self._submitter.arrays or self._submitter.doubtful or self._earlier):
+            self._cancelling.set()
         while self._submitter.arrays or self._submitter.doubtful or self._earlier:
             try:
                 if self._submitter.doubtful:
@@ -296,8 +316,10 @@ class BatchFleet:
                 if not asked:
                     self._system.cancel([*self._submitter.arrays, *self._earlier])
                     asked = True
+                    self._cancelling.set()
                     for job in self._earlier:
-                        self._records.over(self._system.name, job)
+                        with contextlib.suppress(OSError):
+                            self._records.over(self._system.name, job)
                     self._earlier = ()
                 if not killed and time.monotonic() >= kill_at:
                     self._system.cancel(list(self._submitter.arrays), kill=True)

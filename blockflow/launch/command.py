@@ -13,8 +13,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from blockflow.background import BackgroundQueue
 from blockflow.errors import RunError
 from blockflow.launch.base import JobEnd, Standing, words_of_exit
 from blockflow.launch.handover import write_handover
@@ -56,6 +58,10 @@ def command_words(template: str, worker: list[str]) -> list[str]:
     return words
 
 
+REMOVAL_SECONDS = 1.0
+"""How long the removal of files is waited for; a disk that does not answer holds nothing up."""
+
+
 class CommandFleet:
     """Processes that commands start.
 
@@ -71,6 +77,7 @@ class CommandFleet:
         self._handovers: dict[int, Path] = {}
         self._tasks: dict[int, str] = {}
         self._logs: dict[int, str] = {}
+        self._removals = BackgroundQueue("blockflow-removals")
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -110,7 +117,7 @@ class CommandFleet:
             code = process.poll()
             if code is not None:
                 del self._processes[number], self._tasks[number]
-                remove_file(self._handovers.pop(number))
+                self._removals.call(partial(remove_file, self._handovers.pop(number)))
                 # What ran elsewhere may outlive the command that started it.
                 printed = self._logs.pop(number)
                 how = words_of_exit(code)
@@ -145,6 +152,12 @@ class CommandFleet:
             if time.monotonic() >= deadline:
                 self._signal(signal.SIGKILL)
             time.sleep(_POLL_SECONDS)
+
+        self._removals.finish(REMOVAL_SECONDS)
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._processes.values():

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blockflow.background import BackgroundQueue, run_all
 from blockflow.launch.base import JobEnd
 from blockflow.launch.last_lines import last_lines
 from blockflow.launch.payload import payload_for, payload_for_job
@@ -36,6 +38,10 @@ _LONGEST_LINE = 300
 
 _MOST_WORDS = 1000
 """Processes whose last words are kept: older ones give way."""
+
+
+REMOVAL_SECONDS = 1.0
+"""How long the removal of files is waited for; a disk that does not answer holds nothing up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +84,7 @@ class Crew:
         self._fleets: dict[type[Launcher], Fleet] = {}
         self._task_files: list[Path] = []
         """What workers that people start have to be told."""
+        self._removals = BackgroundQueue("blockflow-removals")
         self._gone: set[int] = set()
         """Processes of clusters that have certainly ended."""
         self._last_words: dict[int, tuple[str, str]] = {}
@@ -214,13 +221,32 @@ class Crew:
             fleet.dismiss()
 
     def stop(self, *, grace: float) -> None:
-        """End all processes; `grace` seconds lie between asking and killing."""
-        self.dismiss()
+        """End all processes; `grace` seconds lie between asking and killing.
+
+        Whatever one step raises, the others are made. Processes and jobs come before files, which may be on a disk
+        that does not answer.
+
+        Raises:
+            Exception: The first error of a step, when all have been made.
+        """
+        fleets = list(self._fleets.values())
+        error = run_all(
+            *(fleet.dismiss for fleet in fleets),
+            lambda: self._launcher.stop(grace=grace),
+            *(partial(fleet.stop, grace=grace) for fleet in fleets),
+            self._remove_task_files,
+        )
+        if error is not None:
+            raise error
+
+    def kill(self) -> None:
+        """End all processes at once and all jobs by their ids, waiting for no disk; for when :meth:`stop` hangs."""
+        run_all(self._launcher.kill, *(fleet.kill for fleet in list(self._fleets.values())))
+
+    def _remove_task_files(self) -> None:
         for file in self._task_files:
-            remove_file(file)
-        self._launcher.stop(grace=grace)
-        for fleet in self._fleets.values():
-            fleet.stop(grace=grace)
+            self._removals.call(partial(remove_file, file))
+        self._removals.finish(REMOVAL_SECONDS)
 
     def context(self, process: int | None, task: int) -> Context:
         """What a process of a task is told about the run."""

@@ -161,6 +161,10 @@ class DaskFleet:
     def dismiss(self) -> None:
         """Nothing to be done: those that begin now are told at once that there is nothing to do."""
 
+    def kill(self) -> None:
+        """See :class:`~blockflow.launch.base.Fleet`."""
+        self.stop(grace=0.0)
+
     def stop(self, *, grace: float) -> None:
         """End all workers.
 

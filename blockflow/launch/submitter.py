@@ -7,10 +7,12 @@ looked for and ended before more are submitted.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from blockflow.background import run_all
 from blockflow.errors import BlockflowError, RunError
 from blockflow.escaping import get_logger
 from blockflow.launch.handover import write_handover
@@ -130,7 +132,8 @@ class Submitter:
         strays = self._system.strays(self._run, self.arrays)
         if strays:
             for job in strays:
-                self._records.submitted(self._system.name, job, task="", count=0)
+                with contextlib.suppress(OSError):  # it is ended all the same
+                    self._records.submitted(self._system.name, job, task="", count=0)
             self._system.cancel(strays)
         self.doubtful = False
 
@@ -139,9 +142,8 @@ class Submitter:
         array = self.arrays[job]
         array.processes.discard(process)
         if not array.processes:
-            self._records.over(self._system.name, job)
-            remove_file(array.handover)
             del self.arrays[job]
+            run_all(lambda: self._records.over(self._system.name, job), lambda: remove_file(array.handover))
 
     def _put_off(self, why: str) -> None:
         self._retry.failed(time.monotonic())

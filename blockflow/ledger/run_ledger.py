@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
+from blockflow.background import BackgroundCall
 from blockflow.errors import LedgerError, LedgerFullError
 from blockflow.ledger import records as rec
+from blockflow.ledger.store import explained
+from blockflow.mounts import describe_place
 from blockflow.state import records as said
 from blockflow.state.restoring import TaskHistory
 from blockflow.state.retries import Mishaps
@@ -24,8 +28,16 @@ if TYPE_CHECKING:
     from blockflow.ledger.store import RunStore
     from blockflow.plan.plan import Plan
     from blockflow.state.scheduler import Scheduler
+    from blockflow.trusted_files import Folder
+
+_LOGGER = logging.getLogger("blockflow")
 
 _LONGEST_NAME = 255
+
+HANGING_SECONDS = 0.3
+HASTE_SECONDS = 2.0
+LONG_SECONDS = 30.0
+"""How long the closing of a ledger is waited for: if its disk hangs, if the run was stopped, and until it is named."""
 
 
 class RunLedger:
@@ -41,6 +53,8 @@ class RunLedger:
         self._retry_failed = retry_failed
         self._scheduler: Scheduler | None = None
         """Whose events are recorded."""
+        self.hangs = False
+        """The disk of the run directory did not answer when the run was stopped."""
 
     @property
     def epoch(self) -> int:
@@ -60,9 +74,12 @@ class RunLedger:
     @property
     def run_id(self) -> str:
         """Name of the run, the same in every life of the driver, so that workers find the connection file again."""
-        with open_folder(self.connection_directory, private=True) as folder:
+        with explained(f"{self.connection_directory} cannot be read"), self._connections() as folder:
             known = [name.removesuffix(".connection") for name in folder.names() if name.endswith(".connection")]
         return known[0] if known else os.urandom(8).hex()
+
+    def _connections(self) -> Folder:
+        return open_folder(self.connection_directory, private=True)
 
     def restore(self, scheduler: Scheduler, now: float) -> None:
         """Let a new scheduler go on where the driver before has ended.
@@ -135,6 +152,26 @@ class RunLedger:
                 trouble = f"no snapshot of the run was made: {error}"
         self._store.close()
         return trouble
+
+    def close_in_background(self, *, haste: bool) -> str | None:
+        """Close the ledger in another thread, so that a disk that does not answer keeps nobody from leaving.
+
+        Args:
+            haste: The run has been stopped, or has failed: do not wait for long.
+
+        Returns:
+            See :meth:`close`; also that it has not come back.
+        """
+        call = BackgroundCall(self.close, name="blockflow-close")
+        patience = HANGING_SECONDS if self.hangs else HASTE_SECONDS if haste else LONG_SECONDS
+        if not call.wait(patience):
+            where = f"{self._store.path} ({describe_place(str(self._store.path))})"
+            if haste or self.hangs:
+                return f"no snapshot of the run was made, its journal has everything: {where} does not answer in time"
+            _LOGGER.warning("%s takes long to close: its snapshot is under way. Ctrl-C leaves, nothing is lost", where)
+            while not call.wait(LONG_SECONDS):
+                pass
+        return call.result()
 
 
 def _for_scheduler(known: history.TaskHistory, *, retry_failed: bool) -> TaskHistory:

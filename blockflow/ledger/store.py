@@ -117,7 +117,7 @@ class RunStore:
         Raises:
             LedgerError: That cannot be recorded.
         """
-        with _explained(f"the arrays of the run cannot be recorded in {self.path}"):
+        with explained(f"the arrays of the run cannot be recorded in {self.path}"):
             bound = RunArrays(run=self.run, directory=os.path.realpath(self.path), tasks=tuple(arrays))
             layout.write_arrays(self._disk, bound)
 
@@ -156,7 +156,7 @@ class RunStore:
             LedgerError: The ledger can no more be written.
         """
         number = self._journal.commit()
-        with _explained(f"nobody knows who owns {self.path}"):
+        with explained(f"nobody knows who owns {self.path}"):
             self._ownership.check()
             if abs(self._clock() - self._beaten) >= BEAT_SECONDS:
                 self._ownership.beat()
@@ -175,7 +175,7 @@ class RunStore:
             OwnershipLostError: Another driver has taken over; nothing has changed.
             LedgerError: The snapshot cannot be written, or what is there cannot be read.
         """
-        with self._folding, _explained("no snapshot can be made"):
+        with self._folding, explained("no snapshot can be made"):
             self._ownership.check()
             snapshot.settle_snapshot(self._disk, self.epoch)
             sequence = self._journal.rotate()
@@ -234,7 +234,7 @@ def open_store(
         take_over: The driver that is at work here is certainly dead.
         arrays: What the tasks read and write; None if nobody knows, and nothing is compared.
     """
-    with _explained(f"run directory {path} cannot be used", RunDirectoryError):
+    with explained(f"run directory {path} cannot be used", RunDirectoryError):
         if not layout.check_format(disk, str(path)):
             layout.write_format(disk, new_run)
         if not reset:
@@ -263,7 +263,7 @@ def open_store(
 
 
 @contextlib.contextmanager
-def _explained(what: str, kind: type[LedgerError] = LedgerError) -> Iterator[None]:
+def explained(what: str, kind: type[LedgerError] = LedgerError) -> Iterator[None]:
     """Say what errors of the file system mean for the run.
 
     Args:

@@ -144,7 +144,9 @@ def _ledger(
     from blockflow.binding import open_ledger
 
     ledger = open_ledger(run_dir, plan, **options)
+    haste = True
     try:
         yield ledger
+        haste = False
     finally:
-        ledger.close()
+        ledger.close_in_background(haste=haste)

@@ -156,6 +156,9 @@ class Waiting:
     def dismiss(self) -> None:
         pass
 
+    def kill(self) -> None:
+        self.stop(grace=0.0)
+
     def stop(self, *, grace: float) -> None:
         pass
 
