@@ -47,8 +47,11 @@ DRAIN_SECONDS = 30.0
 _STOP_SECONDS = 20.0
 """How long a run that is stopped may take; about one second if nothing hangs in the operating system."""
 
-_LAST_SECONDS = 1.0
-"""How long it may take after one more Ctrl-C, or if its disk does not answer: then workers are ended by force."""
+_HASTY_SECONDS = 4.0
+"""How long it may take after one more Ctrl-C: then workers are ended by force."""
+
+_HANGING_SECONDS = 1.0
+"""The same if it hangs, or its disk does not answer."""
 
 
 def run_in_processes(
@@ -268,11 +271,10 @@ def _end(coordinator: Coordinator) -> None:
         try:
             if coordinator.wait(min(left, _LOOK_SECONDS)):
                 return
-            hurried = coordinator.hangs
         except (KeyboardInterrupt, Terminated):
-            hurried = True
-        if hurried:
-            deadline = min(deadline, time.monotonic() + _LAST_SECONDS)
+            deadline = min(deadline, time.monotonic() + _HASTY_SECONDS)
+        if coordinator.hangs:
+            deadline = min(deadline, time.monotonic() + _HANGING_SECONDS)
     with contextlib.suppress(KeyboardInterrupt, Terminated):
         coordinator.abandon()
 
