@@ -25,6 +25,7 @@ from blockflow.launch.last_lines import tail
 from blockflow.launch.launchers import Dask
 from blockflow.launch.queue import worker_words
 from blockflow.net.context import Context
+from blockflow.secret import Secret
 from blockflow.trusted_files import open_folder, read_file
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _LONGEST_LINE = 1000
 """Of what a worker prints: for a message about its end."""
 
 
-def run_worker(payload: dict[str, Any], connection: str, gone: str) -> tuple[int, str]:
+def run_worker(payload: dict[str, Any], connection: Secret, gone: str) -> tuple[int, str]:
     """Be a worker; runs in a dask worker, and returns the worker's exit code and the last lines that it printed.
 
     What it prints to its standard errors goes to those of the dask worker as well, unless it has a log of its own.
@@ -84,12 +85,12 @@ def _copy(pipe: IO[bytes], printed: deque[bytes]) -> None:
             sys.stderr.write(line.decode(errors="replace"))
 
 
-def _moved(payload: dict[str, Any], connection: str, here: Path) -> dict[str, Any]:
+def _moved(payload: dict[str, Any], connection: Secret, here: Path) -> dict[str, Any]:
     """What a worker is told, on a machine that may not see the driver's files."""
     context = Context.from_text(payload["environment"][Context.ENV_VARIABLE])
     file = here / Path(context["connection"]).name
     with open_folder(here, private=True) as folder:
-        folder.write(file.name, connection.encode())
+        folder.write(file.name, connection.reveal().encode())
     context["connection"] = file
     log, directory = payload["log"], payload["directory"]
     return {
@@ -129,7 +130,7 @@ class DaskFleet:
         self._futures[order.process] = client.submit(
             run_worker,
             order.payload,
-            read_file(self._connection, private=True).decode(),
+            Secret(read_file(self._connection, private=True).decode()),
             self._gone,
             key=f"blockflow-{self._run}-{order.process}",
             pure=False,

@@ -24,15 +24,11 @@ from blockflow.launch.by_hand import find_run, find_task, wait_for_workers, work
 from blockflow.launch.handover import STDIN, pack_handover, read_handover
 from blockflow.launch.interpreter import environment_with_package
 from blockflow.launch.queue import worker_words
-from blockflow.net.connection_file import INVITATION
-from blockflow.net.context import Context
+from blockflow.net.context import INVITATION, WORK, Context
 from blockflow.trusted_files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_WORK = "work"
-"""Key of the context under which it says what a worker has to do."""
 
 _MOST_BYTES = 127 * 1024
 """Of the variable: Linux takes 128 KiB, name included."""
@@ -55,7 +51,7 @@ def invite(place: Path, task: str | None, *, script: bool = False) -> str:
     context = Context(task_id=told["task_id"], hostname=told["hostname"], port=told["port"])
     context[INVITATION] = read_file(connection, private=True).decode()
     if not script:
-        context[_WORK] = base64.b85encode(zlib.compress(pickle.dumps(payload))).decode()
+        context[WORK] = base64.b85encode(zlib.compress(pickle.dumps(payload))).decode()
     text = context.to_env()
     if len(text) > _MOST_BYTES:
         raise ConnectionFileError(
@@ -101,17 +97,16 @@ def work_as_invited(task: str | None, count: int, environment: Mapping[str, str]
 
 def _work(context: Context) -> dict[str, Any]:
     """What a worker has to do, by an invitation."""
-    said = context.get(_WORK)
-    if said is None or INVITATION not in context:
+    if WORK not in context or INVITATION not in context:
         raise ConnectionFileError(
             f"{Context.ENV_VARIABLE} does not say what a worker has to do: it is for scripts that open Client(); "
             "`blockflow invite` without --script prints one that does"
         )
     try:
-        payload: dict[str, Any] = pickle.loads(zlib.decompress(base64.b85decode(said)))
+        payload: dict[str, Any] = pickle.loads(zlib.decompress(base64.b85decode(context.reveal(WORK))))
     except Exception as error:
         raise ConnectionFileError(f"{Context.ENV_VARIABLE} is damaged: {error}") from None
-    own = Context(**{key: context[key] for key in context if key != _WORK})
+    own = Context(**{key: context.reveal(key) for key in context if key != WORK})
     directory = payload["directory"]
     return {
         **payload,

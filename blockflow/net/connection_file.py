@@ -19,6 +19,7 @@ import msgspec
 
 from blockflow.errors import ConnectionFileError, UntrustedFileError
 from blockflow.freshness import refresh_now
+from blockflow.secret import Secret
 from blockflow.trusted_files import DRAFT, PRIVATE, folder_of, open_folder, read_file
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from blockflow.trusted_files import Folder
 
 VERSION = 1
-
-INVITATION = "invitation"
-"""Key of a context that holds the text of a connection file, for who cannot see the file."""
 
 _KEPT_SECONDS = 7 * 24 * 3600
 """How long the file of a finished run is kept for workers that come too late."""
@@ -98,7 +96,7 @@ def write_connection(
     directory: Path,
     run: str,
     addresses: tuple[tuple[str, int], ...],
-    pem: str,
+    pem: Secret,
     *,
     resumable: bool = False,
     socket: str = "",
@@ -116,7 +114,7 @@ def write_connection(
     path = directory.resolve() / f"{run}{_SUFFIX}"
     first = msgspec.json.encode(_FirstLine(VERSION, run, addresses, resumable, socket)).decode()
     with open_folder(directory, private=True) as folder:
-        folder.write(path.name, f"{first}\n{pem}".encode())
+        folder.write(path.name, f"{first}\n{pem.reveal()}".encode())
     return Connection(
         run=run, addresses=addresses, path=str(path), resumable=resumable, socket=_beside(str(path), socket)
     )
@@ -152,7 +150,7 @@ def close_connection(connection: Connection) -> None:
             if read_connection(connection.path) != connection:
                 return  # another driver has taken over the run, and listens elsewhere
         try:
-            write_connection(Path(folder.path), connection.run, (), "")
+            write_connection(Path(folder.path), connection.run, (), Secret(""))
         except OSError:  # the disk is full: then at least the key goes
             folder.remove(name)
         _remove_old(folder)

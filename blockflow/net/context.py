@@ -11,9 +11,19 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from blockflow.errors import ConnectionFileError
+from blockflow.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+INVITATION = "invitation"
+"""Key of a context that holds the text of a connection file, for who cannot see the file."""
+
+WORK = "work"
+"""Key under which it says what a worker has to do, which may hold any data."""
+
+SECRETS = frozenset((INVITATION, WORK))
+"""Keys whose values are never shown."""
 
 
 class Context:
@@ -31,7 +41,7 @@ class Context:
     """The environment variable that holds it; the name that daisy users know."""
 
     def __init__(self, /, **values: Any) -> None:
-        self._values = {key: str(value) for key, value in values.items()}
+        self._values = {key: _kept(key, value) for key, value in values.items()}
 
     def copy(self) -> Context:
         """A context with the same values."""
@@ -39,7 +49,7 @@ class Context:
 
     def to_env(self) -> str:
         """The context as one string, for the environment."""
-        return json.dumps(self._values)
+        return json.dumps({key: self.reveal(key) for key in self._values})
 
     @classmethod
     def from_text(cls, text: str) -> Context:
@@ -51,9 +61,11 @@ class Context:
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context ({error}): {text!r}") from None
+            raise ConnectionFileError(
+                f"{cls.ENV_VARIABLE} is no context ({error}): it has {len(text)} characters"
+            ) from None
         if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-            raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context (it must map keys to texts): {text!r}")
+            raise ConnectionFileError(f"{cls.ENV_VARIABLE} is no context: it must map keys to texts")
         return cls(**values)
 
     @classmethod
@@ -72,14 +84,24 @@ class Context:
         return cls.from_text(text)
 
     def get(self, key: str, default: str | None = None) -> str | None:
-        """The value of a key, or a default."""
-        return self._values.get(key, default)
+        """The value of a key, or a default; of secret ones only that they are there."""
+        value = self._values.get(key, default)
+        return None if value is None else str(value)
+
+    def reveal(self, key: str) -> str:
+        """Return the value of a key, also if it is secret.
+
+        Raises:
+            KeyError: It is not there.
+        """
+        value = self._values[key]
+        return value.reveal() if isinstance(value, Secret) else value
 
     def __getitem__(self, key: str) -> str:
-        return self._values[key]
+        return str(self._values[key])
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._values[key] = str(value)
+        self._values[key] = _kept(key, value)
 
     def __contains__(self, key: object) -> bool:
         return key in self._values
@@ -95,3 +117,10 @@ class Context:
     def __repr__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in self._values.items())
         return f"Context({inside})"
+
+
+def _kept(key: str, value: Any) -> str | Secret:
+    """A value as it is kept."""
+    if isinstance(value, Secret):
+        return value
+    return Secret(str(value)) if key in SECRETS else str(value)

@@ -25,7 +25,8 @@ from blockflow.errors import ConnectionFileError, RemoteProtocolError, Unreachab
 from blockflow.freshness import begin_block
 from blockflow.mounts import disk_of, full_disk
 from blockflow.net.alarm import Alarm
-from blockflow.net.connection_file import INVITATION, Connection, keep_connection, read_connection
+from blockflow.net.connection_file import Connection, keep_connection, read_connection
+from blockflow.net.context import INVITATION
 from blockflow.net.dial import dial
 from blockflow.net.signals import HEARD, IN_JOBS, Signals
 from blockflow.place import COORDINATOR_THREAD, started, this_place
@@ -501,7 +502,7 @@ def open_link(context: Context, grace: Callable[[], float] | None = None) -> Lin
     """
     path, worker = context.get("connection"), context.get("worker_id")
     if path is None and INVITATION in context:
-        path = keep_connection(context[INVITATION])
+        path = keep_connection(context.reveal(INVITATION))
     if path is None or "task_id" not in context or not (worker is None or worker.isdecimal()):
         raise ConnectionFileError(f"the context names no connection file, no task, or no worker by number: {context}")
     connection = read_connection(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from blockflow.net.addresses import Endpoint
 from blockflow.net.connection_file import remove_remains, socket_name, write_connection
+from blockflow.secret import Secret
 from blockflow.trusted_files import open_folder, path_of_descriptor
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def listen(
             except OSError:
                 listening = bind("127.0.0.1", 0)  # a file system or a machine without such sockets
             else:
-                return here, write_connection(directory, run, (), "", resumable=resumable, socket=name)
+                return here, write_connection(directory, run, (), Secret(""), resumable=resumable, socket=name)
     from blockflow.net.tls import make_certificate
 
     addresses = (endpoint or Endpoint("127.0.0.1")).addresses(int(listening.getsockname()[1]))

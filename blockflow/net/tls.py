@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import ssl
 
+from blockflow.secret import Secret
 from blockflow.trusted_files import opened_file, path_of_descriptor
 
 _BACKDATED = datetime.timedelta(days=1)
@@ -24,7 +25,7 @@ def server_name(run: str) -> str:
     return f"blockflow-{run}"
 
 
-def make_certificate(run: str, now: datetime.datetime) -> str:
+def make_certificate(run: str, now: datetime.datetime) -> Secret:
     """A new key and its certificate, as PEM text.
 
     Args:
@@ -57,7 +58,7 @@ def make_certificate(run: str, now: datetime.datetime) -> str:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return (private + certificate.public_bytes(serialization.Encoding.PEM)).decode()
+    return Secret((private + certificate.public_bytes(serialization.Encoding.PEM)).decode())
 
 
 def server_context(connection_file: str) -> ssl.SSLContext:

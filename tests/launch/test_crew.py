@@ -16,6 +16,7 @@ from blockflow.launch.local import LocalLauncher
 from blockflow.launch.payload import pack_functions
 from blockflow.net.connection_file import Connection, private_directory, write_connection
 from blockflow.plan.plan import compile_plan
+from blockflow.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.connection: Connection = write_connection(
-            private_directory(folder / "private"), "run", (), "", socket="run.socket"
+            private_directory(folder / "private"), "run", (), Secret(""), socket="run.socket"
         )
         self.crews: list[Crew] = []
 

@@ -19,6 +19,7 @@ from blockflow.net.connection_file import (
     read_connection,
     write_connection,
 )
+from blockflow.secret import Secret
 
 ADDRESSES = (("127.0.0.1", 4711), ("node17.cluster", 65535))
 
@@ -43,14 +44,14 @@ def open_handed() -> object:
 @pytest.mark.usefixtures("open_handed")
 def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     folder = private_directory(tmp_path / "a" / "b")
-    connection = write_connection(folder, "run", ADDRESSES, "KEY")
+    connection = write_connection(folder, "run", ADDRESSES, Secret("KEY"))
     assert (mode(folder), mode(connection.path)) == (0o700, 0o600)
     close_connection(connection)
     assert mode(connection.path) == 0o600
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
-    written = write_connection(folder, "run", ADDRESSES, "KEY\n")
+    written = write_connection(folder, "run", ADDRESSES, Secret("KEY\n"))
     assert read_connection(written.path) == written
     assert written == Connection(run="run", addresses=ADDRESSES, path=str(folder / "run.connection"))
     assert not written.finished
@@ -59,11 +60,11 @@ def test_what_is_written_is_read(folder: Path) -> None:
 
 def test_a_relative_directory_gives_an_absolute_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
-    assert write_connection(Path(".runs"), "run", ADDRESSES, "KEY").path == str(folder / "run.connection")
+    assert write_connection(Path(".runs"), "run", ADDRESSES, Secret("KEY")).path == str(folder / "run.connection")
 
 
 def test_a_closed_connection_says_so_and_holds_no_key(folder: Path) -> None:
-    connection = write_connection(folder, "run", ADDRESSES, "KEY")
+    connection = write_connection(folder, "run", ADDRESSES, Secret("KEY"))
     close_connection(connection)
     assert read_connection(connection.path).finished
     assert "KEY" not in Path(connection.path).read_text()
@@ -71,7 +72,7 @@ def test_a_closed_connection_says_so_and_holds_no_key(folder: Path) -> None:
 
 
 def test_closing_in_a_directory_that_is_gone_is_no_error(folder: Path) -> None:
-    connection = write_connection(folder, "run", ADDRESSES, "KEY")
+    connection = write_connection(folder, "run", ADDRESSES, Secret("KEY"))
     Path(connection.path).unlink()
     folder.rmdir()
     close_connection(connection)
@@ -79,7 +80,7 @@ def test_closing_in_a_directory_that_is_gone_is_no_error(folder: Path) -> None:
 
 
 def test_where_nothing_can_be_written_the_key_goes_all_the_same(folder: Path) -> None:
-    connection = write_connection(folder, "run", ADDRESSES, "KEY")
+    connection = write_connection(folder, "run", ADDRESSES, Secret("KEY"))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # as on a full disk: no draft can be written
     try:
@@ -90,7 +91,9 @@ def test_where_nothing_can_be_written_the_key_goes_all_the_same(folder: Path) ->
 
 
 def test_files_of_runs_of_long_ago_are_removed_but_not_those_of_living_runs(folder: Path) -> None:
-    finished, living, recent = (write_connection(folder, name, ADDRESSES, "KEY") for name in ("old", "living", "new"))
+    finished, living, recent = (
+        write_connection(folder, name, ADDRESSES, Secret("KEY")) for name in ("old", "living", "new")
+    )
     close_connection(finished)
     close_connection(recent)
     week = time.time() - connection_file._KEPT_SECONDS - 10
@@ -98,7 +101,7 @@ def test_files_of_runs_of_long_ago_are_removed_but_not_those_of_living_runs(fold
         os.utime(old.path, (week, week))
     (folder / "damaged.connection").write_text("{")
     os.utime(folder / "damaged.connection", (week, week))
-    close_connection(write_connection(folder, "next", ADDRESSES, "KEY"))
+    close_connection(write_connection(folder, "next", ADDRESSES, Secret("KEY")))
     kept = sorted(file.name for file in folder.iterdir())
     assert kept == ["damaged.connection", "living.connection", "new.connection", "next.connection"]
 
@@ -108,7 +111,7 @@ def test_files_of_runs_of_long_ago_are_removed_but_not_those_of_living_runs(fold
 
 @pytest.mark.parametrize("bits", [0o640, 0o604, 0o660, 0o620, 0o601])
 def test_a_file_that_others_can_use_is_refused(folder: Path, bits: int) -> None:
-    connection = write_connection(folder, "run", ADDRESSES, "KEY")
+    connection = write_connection(folder, "run", ADDRESSES, Secret("KEY"))
     os.chmod(connection.path, bits)
     with pytest.raises(ConnectionFileError, match=rf"can be read by others \(mode {bits:04o}\)"):
         read_connection(connection.path)
@@ -179,7 +182,7 @@ def test_a_text_is_kept_for_this_process(folder: Path, monkeypatch: pytest.Monke
     if not in_memory:
         monkeypatch.delattr(os, "memfd_create", raising=False)
         monkeypatch.setattr("tempfile.tempdir", str(folder))
-    text = Path(write_connection(folder, "run", ADDRESSES, "KEY").path).read_text()
+    text = Path(write_connection(folder, "run", ADDRESSES, Secret("KEY")).path).read_text()
     kept = read_connection(connection_file.keep_connection(text))
     assert (kept.run, kept.addresses) == ("run", ADDRESSES)
     assert Path(kept.path).read_text() == text

@@ -16,6 +16,7 @@ from blockflow.net.connection_file import Connection, private_directory, write_c
 from blockflow.net.dial import dial
 from blockflow.net.link import open_link
 from blockflow.net.listen import bind_here
+from blockflow.secret import Secret
 from blockflow.trusted_files import open_folder
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def test_a_driver_that_is_gone_is_told_from_one_that_never_was_here(tmp_path: Pa
     directory = private_directory(tmp_path / "runs")
     with open_folder(directory, private=True) as folder:
         listening = bind_here(folder, "run.socket")
-    connection = write_connection(directory, "run", (), "", socket="run.socket")
+    connection = write_connection(directory, "run", (), Secret(""), socket="run.socket")
     listening.close()
     with pytest.raises(UnreachableError, match=r"run\.socket.*pass host= to run_blockwise") as gone:
         dial(connection)
@@ -93,7 +94,7 @@ def test_a_driver_that_is_gone_is_told_from_one_that_never_was_here(tmp_path: Pa
 
 def test_a_straggler_finds_its_run_finished(tmp_path: Path) -> None:
     directory = private_directory(tmp_path / "runs")
-    over = write_connection(directory, "run", (), "")
+    over = write_connection(directory, "run", (), Secret(""))
     assert isinstance(over, Connection)
     assert over.finished
     assert open_link(Context(task_id="t", connection=over.path)) is None

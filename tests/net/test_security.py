@@ -24,6 +24,7 @@ from blockflow import Client, Context
 from blockflow.errors import ConnectionFileError, UnreachableError
 from blockflow.net.connection_file import Connection, read_connection, write_connection
 from blockflow.net.tls import client_context, make_certificate, server_name
+from blockflow.secret import Secret
 from blockflow.wire.framing import FrameReader, frame
 from blockflow.wire.messages import PROTOCOL, Hello, Refused, decode_from_driver, encode
 from tests.net.waiting import until
@@ -233,5 +234,5 @@ def test_a_script_with_a_stale_context_says_so(tmp_path: Path) -> None:
 
 def test_a_straggler_that_finds_its_run_finished_ends_well(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    over = write_connection(tmp_path, "over", (), "")
+    over = write_connection(tmp_path, "over", (), Secret(""))
     assert script(Context(task_id="t", connection=over.path).to_env()).returncode == 0
