@@ -88,6 +88,9 @@ BEAT_SECONDS = 5.0
 STOP_SECONDS = 0.4
 """How long workers may take to end by themselves when the run is stopped."""
 
+SILENT_SECONDS = 3.0
+"""After this time of it, people are told."""
+
 HOME_SECONDS = 30.0
 """How long they may take when their work is done: a process function may have something to finish."""
 
@@ -348,8 +351,17 @@ class Coordinator:
         """Give processes time to end by themselves, then end them."""
         self._crew.dismiss()
         deadline = time.monotonic() + (STOP_SECONDS if self._stop_asked else HOME_SECONDS)
+        told = time.monotonic() + SILENT_SECONDS
         while len(self._crew) and time.monotonic() < deadline:
             self._crew.ended()
+            if time.monotonic() > told:
+                told = float("inf")
+                _LOGGER.warning(
+                    "all blocks have ended; waiting at most %.0f s for %d worker processes in which user code goes on: "
+                    "a teardown, or threads that it has left behind",
+                    deadline - time.monotonic(),
+                    len(self._crew),
+                )
             await asyncio.sleep(0.002)
             self._turned = time.monotonic()
             if self._stop_asked:

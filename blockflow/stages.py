@@ -11,6 +11,8 @@ It begins with one block after the other, and changes over when a block has show
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -52,6 +54,9 @@ class Stages(Protocol):
 
 class Conversation(Protocol):
     """Where blocks come from, and are reported to."""
+
+    forked: bool
+    """This process is a copy of the worker."""
 
     def next_block(self) -> tuple[Given, Block] | None:
         """The next block; waits until there is one. None if there are no more."""
@@ -125,6 +130,7 @@ class _Line:
             item.value = self._stages.read(item.block, self._state)
         except BaseException as error:
             item.error = error
+        self._end_copy(item.error)
         item.moving += time.perf_counter() - began
 
     def compute(self, item: _Item) -> None:
@@ -136,6 +142,7 @@ class _Line:
             item.value = self._stages.compute(item.block, item.value, self._state)
         except BaseException as error:
             item.error = error
+        self._end_copy(item.error)
         item.computing = time.perf_counter() - began
 
     def finish(self, item: _Item) -> None:
@@ -147,14 +154,28 @@ class _Line:
                 raise item.error
             self._stages.write(item.block, item.value, self._state)
         except BaseException as error:
+            self._end_copy(error)
             with contextlib.suppress(BaseException):  # the reason is reported, whether it can be kept or not
                 self._stages.failed(item.block, error, self._state)
             failure = describe(error)
+        self._end_copy(None)
         item.value = item.error = None
         item.moving += time.perf_counter() - began
         self._link.block_done(item.given, failure, item.moving + item.computing, asks=True)
         if failure is not None:
             print_failure(item.block, failure)
+
+    def _end_copy(self, error: BaseException | None) -> None:
+        """End a copy of this process that user code has made, in whatever thread, and not ended."""
+        if not self._link.forked:
+            return
+        if error is not None and not isinstance(error, SystemExit):
+            sys.excepthook(type(error), error, error.__traceback__)
+        code = error.code if isinstance(error, SystemExit) else int(error is not None)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
     def run(self) -> None:
         """Do all stages at once, until there are no more blocks."""

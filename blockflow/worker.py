@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from blockflow.wire.failures import FailureText
 
 
+LEFT_SECONDS = 5.0
+"""How long threads that user code has left behind may go on after the last block."""
+
+
 def work(link: Link, function: Callable[[Block], Any], most: int | None = None) -> None:
     """Run a function on every block, until there are no more.
 
@@ -69,10 +73,14 @@ def work(link: Link, function: Callable[[Block], Any], most: int | None = None) 
             if returned is not None:
                 _look_at(returned, link)
         except BaseException as error:  # of user code: the block has failed, whatever was raised
+            if link.forked:
+                raise
             failure = describe(error)
         else:
             if block.status is BlockStatus.FAILED:
                 failure = SAID_FAILED
+        if link.forked:
+            sys.exit(0)  # a copy of this process, which user code has made and not ended
         link.block_done(given, failure, clock() - began, asks=True)
         if failure is not None:
             print_failure(block, failure)
@@ -291,6 +299,8 @@ def _leave(code: int) -> NoReturn:
     shutdown, run_exit_functions = (
         getattr(module, name, None) for module, name in ((threading, "_shutdown"), (atexit, "_run_exitfuncs"))
     )
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
+        threading.Thread(target=_end_late, args=(code,), daemon=True).start()
     if shutdown is None or run_exit_functions is None:  # Python calls them private, and may rename them
         sys.exit(code)
     if any(_may_hold_unwritten(int(name)) for name in os.listdir("/dev/fd") if int(name) > 2):
@@ -299,6 +309,20 @@ def _leave(code: int) -> NoReturn:
     run_exit_functions()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # user code has closed it, or its disk is full
+            stream.flush()
+    os._exit(code)
+
+
+def _end_late(code: int) -> NoReturn:
+    """End a worker although threads of user code go on."""
+    time.sleep(LEFT_SECONDS)
+    left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.name != "MainThread"]
+    _print(
+        f"blockflow: threads that user code has left behind are ended with this worker, {LEFT_SECONDS:g} s after its "
+        f"last block: {', '.join(left)}\n"
+    )
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
             stream.flush()
     os._exit(code)
 

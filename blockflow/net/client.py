@@ -68,7 +68,7 @@ class Client:
         try:
             yield block
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and not _was_raised(error):
+            if self._link.forked or (isinstance(error, KeyboardInterrupt) and not _was_raised(error)):
                 raise
             leaving = None if isinstance(error, Exception) else error
             failure = describe(error)

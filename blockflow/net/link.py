@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -89,6 +90,8 @@ class Link:
         self._over = False
         """The run has ended."""
         self._closed = False
+        self.forked = False
+        """This process is a copy of the one that the driver knows, made by user code: it is no worker."""
         self._current: dict[tuple[int, int], tuple[Given, float]] = {}
         """By lease and position: blocks that the user's code is at work on, oldest first, and since when."""
         self._alarm = Alarm()
@@ -128,6 +131,7 @@ class Link:
         link._grace = grace
         in_job = grace is not None or "LSB_JOBID" in os.environ
         link._signals = Signals.listen(IN_JOBS if in_job else HEARD)
+        _follow_forks(weakref.ref(link))
         link._thread.start()
         link._look_when_woken()
         return link
@@ -171,8 +175,10 @@ class Link:
         """The next block; waits until there is one. None if there are no more.
 
         Raises:
-            UnreachableError: The driver is gone.
+            UnreachableError: The driver is gone, or this process is a copy of the worker.
         """
+        if self.forked:
+            raise UnreachableError("this process was forked from a worker, and is none itself: it gets no blocks")
         with self._lock:
             while True:
                 now = _now()
@@ -205,6 +211,8 @@ class Link:
             seconds: How long it took.
             asks: The next block will be wanted at once.
         """
+        if self.forked:
+            return
         if failure is not None and failure.kind is not FailureKind.CODE:
             failure = replace(failure, disk=disk_of(failure.disk) if failure.disk else full_disk())
         with self._lock:
@@ -229,6 +237,8 @@ class Link:
 
     def close(self, reason: str = "") -> None:
         """Report what is done, give back what is not started, and leave; does nothing the second time."""
+        if self.forked:  # the lock may be held for ever here, by a thread that was not copied
+            return
         with self._changed:
             if self._closed:
                 return
@@ -244,6 +254,14 @@ class Link:
         self._thread.join(timeout=1.0)
         if self._signals is not None:
             self._signals.close()
+        if pipe is not None:
+            pipe.close()
+
+    def follow_fork(self) -> None:
+        """Cut the connection off in a copy of this process; the worker goes on with its own."""
+        self.forked = True
+        self._current = {}
+        pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.close()
 
@@ -477,6 +495,16 @@ class Link:
         """Whether what was held here may be somebody else's by now, so that there is nothing to come back with."""
         deadline = self._session.deadline
         return deadline is None or _now() > deadline
+
+
+def _follow_forks(link: weakref.ref[Link]) -> None:
+    """Tell a link of forks as long as it lives; Python never forgets whom it tells."""
+
+    def in_child() -> None:
+        if (here := link()) is not None:
+            here.follow_fork()
+
+    os.register_at_fork(after_in_child=in_child)
 
 
 SAID_FAILED = FailureText(error="block.status was set to FAILED", traceback="", where="")

@@ -27,6 +27,8 @@ SLOW = 0.003
 class Driver:
     """Hands out the blocks of a line, and takes reports."""
 
+    forked = False
+
     def __init__(self, size: int, *, lost_after: int | None = None) -> None:
         self.grid = Grid.regular((size,), 1)
         self.lost_after = lost_after
