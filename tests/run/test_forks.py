@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.run.scene import run, task_of
+from blockflow.place import is_dead
+from tests.run.scene import run, task_of, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,9 +92,14 @@ def test_copy_that_outlives_its_worker_does_not_hold_the_connection(tmp_path: Pa
             open(f"{folder}/once", "w").close()
             if os.fork() == 0:
                 os.setsid()
+                with open(f"{folder}/copy", "w") as file:
+                    file.write(str(os.getpid()))
+                os.rename(f"{folder}/copy", f"{folder}/pid")
                 while not os.path.exists(f"{folder}/over"):
                     time.sleep(0.01)
                 os._exit(0)
+            while not os.path.exists(f"{folder}/pid"):
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         note(folder, block.index)  # type: ignore[attr-defined]
 
@@ -101,6 +107,7 @@ def test_copy_that_outlives_its_worker_does_not_hold_the_connection(tmp_path: Pa
         assert run(task_of(work, 4, num_workers=1, max_retries=0))
     finally:
         (tmp_path / "over").touch()
+        wait_for(lambda: is_dead(int((tmp_path / "pid").read_text())))
     assert runs(tmp_path) == {str(index): 1 for index in range(4)}
 
 
