@@ -101,7 +101,7 @@ def run_in_processes(
         if listening is not None:
             listening.close()
         raise
-    with ended_by_sigterm():
+    with ended_by_signals(None if ledger is None else ledger.logs):
         _watch(plan, coordinator, actions, display, stop_event, drain=0.0 if ledger is None else DRAIN_SECONDS)
     if ledger is not None and coordinator.hangs:
         ledger.hangs = True
@@ -174,30 +174,57 @@ class Terminated(SystemExit):
     """This process was told to end; no function has called ``sys.exit``."""
 
 
-@contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end this run in an orderly way, unless somebody else has something to do then.
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a run in order: what batch systems send, and what a terminal sends that is closed."""
 
-    In a block of another run, this process is told to end as well, and nobody will wait for what runs in here.
+
+@contextlib.contextmanager
+def ended_by_signals(logs: Path | None = None) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end this run in an orderly way, unless the program has a use for them.
+
+    In a block of another run, this process is told to end as well. ``nohup`` has SIGHUP ignored, and that stays so.
+
+    Args:
+        logs: Folder of the logs, where it is said; the usual one if not given.
     """
     from blockflow.net.signals import Signals
 
-    before = signal.getsignal(signal.SIGTERM)
-    inside_block = isinstance(getattr(before, "__self__", None), Signals)
-    if threading.current_thread() is not threading.main_thread() or not (before == signal.SIG_DFL or inside_block):
+    before = {number: signal.getsignal(number) for number in ENDING}
+    taken = {
+        number: action
+        for number, action in before.items()
+        if action == signal.SIG_DFL or isinstance(getattr(action, "__self__", None), Signals)
+    }
+    if threading.current_thread() is not threading.main_thread() or not taken:
         yield
         return
+    told: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        if callable(before):
-            before(number, frame)
-        raise Terminated(128 + number)
+        action = before[signal.Signals(number)]
+        if callable(action):
+            action(number, frame)
+        if not told:  # it is on its way already
+            told.append(number)
+            raise Terminated(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in taken:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, action in taken.items():
+            signal.signal(number, action)
+        if told:
+            from blockflow.monitor.guarded import append_line
+
+            append_line(logs or get_log_basedir(), f"{_why(told[0])}; the run was ended in order")
+
+
+def _why(number: int) -> str:
+    """Say what has ended a run."""
+    name = signal.Signals(number).name
+    return f"this process got {name}" + (": its terminal was closed" if number == signal.SIGHUP else "")
 
 
 def _watch(
@@ -256,6 +283,9 @@ def _watch(
             raise
     except KeyboardInterrupt:
         display.write("stopping: workers are asked to end, and are ended in a second")
+        raise
+    except Terminated as ended:
+        display.write(f"{_why(int(str(ended)) - 128)}; workers are asked to end, and are ended in a second")
         raise
     finally:
         _end(coordinator)

@@ -96,3 +96,13 @@ def _read(pid: int, name: str) -> bytes:
             return file.read()
     except OSError:  # it is gone, or this system has no such files
         return b""
+
+
+def fill_standard_descriptors() -> None:
+    """Open what is closed of standard input, output and errors, as in daemons and after ``2>&-``.
+
+    Else the next file opened takes the number, and whatever is printed goes into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)

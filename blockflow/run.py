@@ -148,7 +148,7 @@ def run_blockwise(
             if_refused.pop_all()
     elif reset or retry_failed or accept_change or take_over:
         raise PlanError("reset, retry_failed, accept_change and take_over say what to do with a run_dir; there is none")
-    display = make_display(progress=progress)
+    display = make_display(progress=progress, logs=None if ledger is None else ledger.logs)
     haste = True
     try:
         if ledger is not None and (progress or summary):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockflow.driving import run_here, run_in_processes
-from blockflow.monitor.progress import Silence
+from blockflow.monitor.progress import make_display
 from blockflow.net.addresses import Endpoint
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.run import warn_of_dropped_voxels
@@ -52,7 +52,11 @@ class Server:
         check_visible(plan)
         warn_of_dropped_voxels(plan, stacklevel=3)
         scheduler, connection = run_in_processes(
-            plan, Silence(), endpoint=Endpoint(self.hostname), scheduler=scheduler, stop_event=self.stop_event
+            plan,
+            make_display(progress=False),
+            endpoint=Endpoint(self.hostname),
+            scheduler=scheduler,
+            stop_event=self.stop_event,
         )
         if connection is not None:
             self.port = connection.addresses[0][1]
@@ -75,4 +79,4 @@ class SerialServer:
         plan = compile_plan(tasks) if scheduler is None else scheduler.plan
         check_runnable(plan)
         warn_of_dropped_voxels(plan, stacklevel=3)
-        return run_here(plan, Silence(), scheduler).task_states
+        return run_here(plan, make_display(progress=False), scheduler).task_states

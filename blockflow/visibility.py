@@ -16,7 +16,7 @@ import numpy as np
 
 from blockflow.driving import run_in_processes
 from blockflow.errors import ArrayNotFoundError, NotShippableError, PlanError
-from blockflow.monitor.progress import Silence
+from blockflow.monitor.progress import make_display
 from blockflow.plan.grid import Grid
 from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import Plan, compile_plan
@@ -142,7 +142,7 @@ def _try_store(what: str, array: Any) -> None:
             process_function=partial(_find, store, key, token),
             max_retries=0,
         )
-        scheduler, _ = run_in_processes(compile_plan([task]), Silence(), endpoint=None)
+        scheduler, _ = run_in_processes(compile_plan([task]), make_display(progress=False), endpoint=None)
         result = result_of(scheduler)
     except NotShippableError as error:
         raise PlanError(f"{refused}: the store cannot be sent to them; {_INSTEAD}") from error

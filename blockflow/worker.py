@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import io
 import os
 import pickle
 import select
@@ -31,6 +32,7 @@ from blockflow.freshness import expect_writers
 from blockflow.logging import open_log
 from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link, print_failure
+from blockflow.place import fill_standard_descriptors
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
 from blockflow.wire.orders import ENDED, FUNCTIONS, MODULES, ORDER_BYTES, STARTED, pack_report, unpack_order
@@ -204,6 +206,7 @@ def _print(text: str) -> None:
 
 def _take_over(payload: dict[str, Any]) -> None:
     """Make this process look like the one that started it."""
+    fill_standard_descriptors()
     log = payload["log"]
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         if log is not None:
@@ -214,9 +217,12 @@ def _take_over(payload: dict[str, Any]) -> None:
                 continue
             os.dup2(file, descriptor)
             os.close(file)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream: Any = getattr(sys, name)
+        if stream is None:  # its descriptor was closed when this interpreter was started
+            stream = io.TextIOWrapper(os.fdopen(descriptor, "wb", closefd=False), errors="backslashreplace")
+            setattr(sys, name, stream)
+        stream.reconfigure(line_buffering=True)
     os.environ.update(payload["environment"])
     os.chdir(payload["directory"])
     sys.path[:] = payload["path"]

@@ -14,13 +14,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from blockflow.errors import RunError
 from blockflow.escaping import get_logger
 from blockflow.launch.base import words_of_exit
 from blockflow.launch.shared import environment_of_threads
-from blockflow.place import is_dead
+from blockflow.place import fill_standard_descriptors, is_dead
 from blockflow.wire.orders import FUNCTIONS, MODULES, REPORT_BYTES, STARTED, pack_order, unpack_reports
 
 if TYPE_CHECKING:
@@ -87,12 +87,14 @@ class LocalLauncher:
         """Get ready to start processes; does nothing if that was done."""
         if self._forge is not None:
             return
-        _fill_standard_descriptors()
+        fill_standard_descriptors()
         self._reports, inherited = os.pipe()
         self._forge = subprocess.Popen(
             # -P: a socket.py in the working directory must not stand in for Python's own.
             [sys.executable, "-P", "-m", "blockflow.worker", str(inherited)],
             stdin=subprocess.PIPE,
+            stdout=_inherited(sys.__stdout__),
+            stderr=_inherited(sys.__stderr__),
             pass_fds=(inherited,),
             env=_environment(self._workers),
             start_new_session=True,
@@ -241,14 +243,12 @@ def _environment(workers: int | None) -> dict[str, str]:
     return environment
 
 
-def _fill_standard_descriptors() -> None:
-    """Open what is closed of standard input, output and errors, as in daemons and after ``2>&-``.
+def _inherited(stream: TextIO | None) -> int | None:
+    """Where a worker prints for which no log is written: where this process does, if it does anywhere.
 
-    Else the next file opened takes the number, and whoever prints writes into it.
+    A file of the user's may have the number of a stream that is closed.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
+    return subprocess.DEVNULL if stream is None or stream.closed else None
 
 
 def _close_input(forge: subprocess.Popen[bytes]) -> None:

@@ -11,9 +11,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blockflow.escaping import escape
+from blockflow.logging import get_log_basedir
+from blockflow.monitor.guarded import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from blockflow.state.task_book import TaskState
 
@@ -27,8 +30,9 @@ LINES_SECONDS = 10.0
 class Display(Protocol):
     """Shows how far a run is."""
 
-    talks: bool
-    """Whether people want to hear of more than failures."""
+    @property
+    def talks(self) -> bool:
+        """Whether more than failures is shown."""
 
     def update(self, states: Mapping[str, TaskState], now: float) -> None:
         """Show new numbers."""
@@ -40,13 +44,29 @@ class Display(Protocol):
         """Show the last numbers, and leave."""
 
 
-def make_display(*, progress: bool) -> Display:
-    """The display that fits where this process prints."""
+def make_display(*, progress: bool, logs: Path | None = None) -> Display:
+    """Return the display that fits where this process prints; it cannot fail.
+
+    Args:
+        progress: Whether it shows more than failures.
+        logs: Folder of the logs, where it writes what it cannot show; the usual one if not given.
+    """
+
+    def folder() -> Path | None:
+        return logs or get_log_basedir()
+
     if not progress or sys.stderr is None:
-        return Silence()
-    if "ipykernel" in sys.modules or sys.stderr.isatty():
-        return Bars()
-    return Lines()
+        return Guarded(Silence(), logs=folder)
+    if "ipykernel" in sys.modules or _is_terminal():
+        return Guarded(Bars(), Lines(), logs=folder)
+    return Guarded(Lines(), logs=folder)
+
+
+def _is_terminal() -> bool:
+    try:
+        return bool(sys.stderr.isatty())
+    except Exception:  # it is closed, or an object of the user's that is hardly a file
+        return False
 
 
 class Silence:

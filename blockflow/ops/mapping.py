@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from blockflow.arrays.shared import SharedArray
-from blockflow.driving import ended_by_sigterm
+from blockflow.driving import ended_by_signals
 from blockflow.errors import RunDirectoryError
 from blockflow.ops.beginning import Beginning
 from blockflow.ops.request import CACHE_BYTES, MapOptions, MapRequest
@@ -240,7 +240,7 @@ def iter_blocks(
 def _run_from_here(request: MapRequest, work: Work) -> None:
     """Begin in this process, and go on in workers if they pay."""
     beginning = Beginning(work, request.workers, progress=request.progress)
-    with ended_by_sigterm(), closing(beginning.steps()) as steps:
+    with ended_by_signals(), closing(beginning.steps()) as steps:
         for _ in steps:
             pass
     for result in beginning.results:

@@ -53,7 +53,8 @@ def running_here(
     plan = compile_plan([task])
     check_runnable(plan)
     with _ledger(run_dir, plan, options) as ledger:
-        yield from steps_here(scheduler_here(plan, ledger=ledger), make_display(progress=progress), ledger)
+        display = make_display(progress=progress, logs=None if ledger is None else ledger.logs)
+        yield from steps_here(scheduler_here(plan, ledger=ledger), display, ledger)
     yield
 
 
@@ -89,7 +90,7 @@ def running_in_workers(
     def run() -> None:
         try:
             with _ledger(run_dir, plan, options) as ledger:
-                display = make_display(progress=progress)
+                display = make_display(progress=progress, logs=None if ledger is None else ledger.logs)
                 scheduler, _ = run_in_processes(plan, display, endpoint=endpoint, stop_event=stop, ledger=ledger)
             ended.append(result_of(scheduler))
         except BaseException as error:

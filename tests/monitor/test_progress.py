@@ -14,6 +14,7 @@ import pytest
 
 import blockflow
 from blockflow import TaskState
+from blockflow.monitor.guarded import Guarded
 from blockflow.monitor.progress import LINES_SECONDS, Lines, Rate, Silence, clock, describe, make_display
 
 
@@ -80,7 +81,7 @@ def state(done, running):
                      completed_count=done, skipped_count=0, failed_count=0, orphaned_count=0)
 
 display = make_display(progress=True)
-assert isinstance(display, Bars)
+assert isinstance(display.display, Bars)
 display.update({"smooth": state(40, 3)}, 0.0)
 display.write("a line of its own")
 display.close({"smooth": state(100, 0)}, 10.0)
@@ -108,7 +109,8 @@ def test_bars_in_a_terminal_show_tasks_and_let_lines_through() -> None:
 
 def test_no_progress_is_silent_but_for_lines(capsys: pytest.CaptureFixture[str]) -> None:
     display = make_display(progress=False)
-    assert isinstance(display, Silence)
+    assert isinstance(display, Guarded)
+    assert isinstance(display.display, Silence)
     display.update({"t": state(1)}, 0.0)
     display.close({"t": state(1)}, 0.0)
     display.write("said")
@@ -133,13 +135,16 @@ def test_a_stream_that_is_strict_or_poor_takes_any_text(monkeypatch: pytest.Monk
     assert poor.said == "as loggers are \\udcff\n"
 
 
-def test_without_errors_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_errors_nothing_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    display = make_display(progress=True)
+    display = make_display(progress=True, logs=tmp_path)
     display.update({"t": state(1)}, 0.0)
-    display.write("to nobody")
+    display.write("to the log")
     display.close({"t": state(1)}, 0.0)
+    assert (tmp_path / "driver.log").read_text().endswith(" to the log\n")
 
 
 def test_lines_are_for_what_is_no_terminal() -> None:
-    assert isinstance(make_display(progress=True), Lines)
+    display = make_display(progress=True)
+    assert isinstance(display, Guarded)
+    assert isinstance(display.display, Lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -38,10 +39,17 @@ def line(function: Any, blocks: int = 4, **more: Any) -> Task:
     return Task("line", Roi((0,), (blocks,)), Roi((0,), (1,)), Roi((0,), (1,)), function, **more)
 
 
-def begun(folder: Path) -> subprocess.Popen[str]:
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, sys.argv[1]])
+"""
+
+
+def begun(folder: Path, text: str = SCRIPT) -> subprocess.Popen[str]:
     """A script whose blocks have begun, and never end."""
     script = folder / "script.py"
-    script.write_text(SCRIPT.replace("sys.argv[1]", repr(str(folder))))
+    script.write_text(text.replace("sys.argv[1]", repr(str(folder))))
     environment = os.environ | {"PYTHONPATH": str(Path(blockflow.__file__).parent.parent)}
     run = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(folder.glob("began_*")) or run.poll() is not None)
@@ -59,12 +67,48 @@ def test_ctrl_c_ends_a_run_within_seconds(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in said
 
 
-def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
-    """As a cluster ends the job of a driver; the fixture looks for processes and keys that were left behind."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signals) -> None:
+    """As a cluster ends the job of a driver, and a terminal that is closed; the fixture looks for what is left."""
     run = begun(tmp_path)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode == 128 + number
+    assert f"this process got {number.name}" in said
+    assert f"this process got {number.name}" in (tmp_path / "logs" / "driver.log").read_text()
+
+
+def test_a_terminal_that_is_closed_ends_a_run_in_order(tmp_path: Path) -> None:
+    """Nothing can be printed any more, and the second signal comes while the run ends."""
+    leader, follower = pty.openpty()
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("sys.argv[1]", repr(str(tmp_path))))
+    environment = os.environ | {"PYTHONPATH": str(Path(blockflow.__file__).parent.parent)}
+    # A session of its own whose terminal this is: it gets the signal when the other end is closed.
+    run = subprocess.Popen(
+        [sys.executable, "-c", ON_A_TERMINAL, script],
+        env=environment,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    wait_for(lambda: list(tmp_path.glob("began_*")) or run.poll() is not None)
+    os.close(leader)
+    assert run.wait(timeout=30) == 128 + signal.SIGHUP
+    said = (tmp_path / "logs" / "driver.log").read_text()
+    assert "this process got SIGHUP: its terminal was closed; the run was ended in order" in said
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + SCRIPT
+    run = begun(tmp_path, script)
+    run.send_signal(signal.SIGHUP)
     run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=20)
+    _, said = run.communicate(timeout=20)
     assert run.returncode == 128 + signal.SIGTERM
+    assert "SIGHUP" not in said
 
 
 def test_no_port_that_is_free_is_an_error_before_anything_starts(logs: Path) -> None:
