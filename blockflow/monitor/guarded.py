@@ -135,15 +135,14 @@ def _takes(seconds: float) -> bool:
 def _drop_unwritten() -> None:
     """Forget what standard error could not write: it would be tried again at the end, and make the exit code 120."""
     descriptor = _descriptor()
-    stream = sys.stderr
-    if descriptor is None or stream is None or stream is not sys.__stderr__:
+    stream: Any = sys.__stderr__
+    if descriptor is None or stream is None or sys.stderr is not stream:
         return
     with contextlib.suppress(OSError, ValueError):
         kept, null = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(null, descriptor)
-            flush: Callable[[], None] = stream.flush
-            flush()
+            stream.flush()
         finally:
             os.dup2(kept, descriptor)
             os.close(kept)
