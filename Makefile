@@ -10,6 +10,8 @@ TRIALS := tests/chaos tests/cluster tests/simulation
 PAGES := tests/test_examples.py tests/test_docs.py
 CORE := tests/plan tests/state tests/wire tests/launch/test_launchers.py tests/test_geometry.py tests/test_outbox.py tests/test_switchboard.py
 TEST := -m pytest -n 2 --dist loadfile $(PAGES:%=--ignore=%) $(TRIALS:%=--ignore=%)
+# Of the tests, those of what touches other libraries: with QUICK=1 test-oldest and test-newest run these alone.
+OUTSIDE := blockflow tests/arrays tests/launch tests/monitor tests/net tests/ops tests/recipes tests/run tests/wire $(filter-out $(PAGES),$(wildcard tests/test_[abcdeps]*.py))
 
 .PHONY: help demo test test-oldest test-newest test-other test-rest trials lint types layers docs coverage shipped bench
 .PHONY: check update release clean environment
@@ -43,11 +45,11 @@ test: environment
 
 test-oldest:
 	@$(OLDEST_PYTHON) -m tools.environment oldest .venv-oldest
-	.venv-oldest/bin/python $(TEST)
+	.venv-oldest/bin/python $(TEST) $(if $(QUICK),$(OUTSIDE))
 
 test-newest:
 	@$(PYTHON) -m tools.environment newest .venv-newest
-	.venv-newest/bin/python $(TEST)
+	.venv-newest/bin/python $(TEST) $(if $(QUICK),$(OUTSIDE))
 
 OTHER ?= 3.13
 OTHER_RECIPE ?= test
@@ -76,7 +78,7 @@ docs: environment
 	$(RUN) -m pytest $(PAGES)
 
 coverage: environment
-	$(RUN) -m coverage run -m pytest -q $(CORE)
+	$(RUN) -m pytest -q -n 2 --cov --cov-report= $(CORE)
 	$(RUN) -m coverage report --fail-under=100 --include='blockflow/plan/*,blockflow/state/*,blockflow/wire/*,blockflow/geometry.py,blockflow/outbox.py,blockflow/switchboard.py'
 
 shipped: environment

@@ -49,9 +49,8 @@ assert labels.max() == 1
 """
 
 TIFF = """
-import sys
 from pathlib import Path
-from blockflow.arrays import TiffStack
+from blockflow.arrays.tiff_stack import TiffStack
 from blockflow.errors import MetadataError
 Path("planes").mkdir(exist_ok=True)
 Path("planes/z0.tif").write_text("no picture")
