@@ -134,7 +134,9 @@ def test_a_block_that_ends_python_fails_and_its_process_goes_on(notes: Notes) ->
     assert notes.of(0)[0][0] == notes.of(2)[0][0]
 
 
-@pytest.mark.parametrize("text", ["\udcff\ud800", "\0\x1b[31m\r\n", "🔬" * 50_000, ""], ids=["surrogates", "control", "long", "empty"])
+@pytest.mark.parametrize(
+    "text", ["\udcff\ud800", "\0\x1b[31m\r\n", "🔬" * 50_000, ""], ids=["surrogates", "control", "long", "empty"]
+)
 def test_an_error_of_any_text_arrives(text: str) -> None:
     def process(block: Block) -> None:
         raise ValueError(text)
