@@ -15,6 +15,7 @@ import numpy as np
 
 from blockflow.arrays.axes import labels_of
 from blockflow.arrays.casting import cast, cast_scalar
+from blockflow.arrays.foreign import in_numpy
 from blockflow.arrays.grid import grid_of, voxels_of
 from blockflow.arrays.handles import portable, restore
 from blockflow.arrays.window import Window, writable
@@ -41,6 +42,7 @@ class Array:
 
     Raises:
         GeometryError: The arguments do not fit the data or one another.
+        ArrayError: The data is masked, or of a dtype that numpy has not.
 
     >>> array = Array(np.arange(12).reshape(3, 4), offset=(0, 40), voxel_size=(10, 10))
     >>> array.roi
@@ -85,7 +87,7 @@ class Array:
             raise GeometryError(f"pass offset or roi, not both: got {offset} and {roi}")
         if roi is not None:
             offset = [begin for begin, _ in box_of(roi, "roi")]
-        self.data = data
+        self.data = in_numpy(data, "data")
         self.offset, self.voxel_size = grid_of(offset, voxel_size, tuple(data.shape))
         if roi is not None and roi.shape != self.roi.shape:
             raise GeometryError(
@@ -242,7 +244,13 @@ class Array:
         return (*self.data.shape[: self.channel_dims], *(end - begin for begin, end in voxels))
 
     def _read(self, voxels: Box) -> np.ndarray[Any, Any]:
-        return _owned(self.data[self._key(voxels)])
+        part = _owned(self.data[self._key(voxels)])
+        if part.shape != self._shape_of(voxels):
+            raise ArrayError(
+                f"data must give arrays of the shape that its slices have, {self._shape_of(voxels)}: "
+                f"{type(self.data).__module__}.{type(self.data).__name__} gave {part.shape}"
+            )
+        return part
 
     def _check_place(self, value: Array, roi: Roi) -> None:
         if value.voxel_size != self.voxel_size:

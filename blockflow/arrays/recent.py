@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from blockflow.arrays.window import Window
+from blockflow.plan.storage import chunk_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,7 @@ def with_recent_chunks(data: Any, most_bytes: int) -> Any:
     """
     if isinstance(data, Window):
         return Window(with_recent_chunks(data.source, most_bytes), data.ranges)
-    return data if getattr(data, "chunks", None) is None else RecentChunks(data, most_bytes)
+    return data if chunk_shape(data, "chunks") is None else RecentChunks(data, most_bytes)
 
 
 class RecentChunks:

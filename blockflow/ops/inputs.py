@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from blockflow.arrays.array import Array
+from blockflow.arrays.foreign import in_numpy
 from blockflow.arrays.formats import format_of, inside_hdf5, nothing_at
 from blockflow.arrays.window import writable
 from blockflow.errors import ArrayError, ArrayNotFoundError, GeometryError, PlanError
@@ -47,7 +48,8 @@ def opened(value: Any, mode: Mode, what: str) -> Any:
 
     Raises:
         ArrayNotFoundError: There is nothing at this path.
-        ArrayError: It cannot be meant here (a URL), or is of a format that is not read, or not written.
+        ArrayError: It is masked, or has a dtype that numpy has not; or a path cannot be meant here (a URL), or is of a
+            format that is not read, or not written.
         PlanError: The argument is no array, or is to be written and cannot be.
 
     >>> opened(np.zeros(3), "r", "source 0")
@@ -61,6 +63,10 @@ def opened(value: Any, mode: Mode, what: str) -> Any:
                 f"{what} must be a path, an Array, or an array with shape, dtype and []: "
                 f"{type(value).__name__} has no {attribute}"
             )
+    if not isinstance(value, Array):
+        value = in_numpy(value, what)
+    if mode == "r+" and type(value).__module__.startswith("dask."):
+        raise PlanError(f"{what} must be an array that takes values, and a dask array is a recipe for one")
     if mode == "r+" and not writable(value.data if isinstance(value, Array) else value):
         raise PlanError(f"{what} must be writable, got a read-only {type(value).__name__}; open it to read and write")
     return value

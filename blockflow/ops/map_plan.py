@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from blockflow.ops.padding import padding_of
 from blockflow.ops.sharing import in_memory
 from blockflow.paths import is_path, local_path
 from blockflow.plan.grid import Grid
+from blockflow.plan.storage import chunk_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -113,6 +114,9 @@ def plan_map(
         raise PlanError("a map needs at least one source, or an output that exists")
     like = _place_of(grid, arrays)
     dims = _dims(grid, like, arrays[0])
+    _check_axes(arrays[0], dims, "source 0" if read else names[0], grid)
+    if read and not isinstance(read[0], Array) and like is not None and not isinstance(grid, Grid):
+        like = _place_beside(like, arrays, tuple(read[0].shape[-dims:]), any(isinstance(each, Array) for each in read))
     placed = [put_into_place(source, like, dims, f"source {number}") for number, source in enumerate(read)]
     first = placed[0] if placed else put_into_place(arrays[0], like, dims, names[0])
     bounds = box_of(first.roi, "source 0")
@@ -192,6 +196,36 @@ def _dims(grid: Any, like: _Place | None, first: Any) -> int:
     return len(grid) if hasattr(grid, "__len__") else len(first.shape)
 
 
+def _check_axes(first: Any, dims: int, what: str, grid: Any) -> None:
+    """Refuse a plain array with more axes than the blocks: which of them are channels is not guessed."""
+    if not isinstance(first, Array) and len(first.shape) > dims:
+        more = len(first.shape) - dims
+        raise GeometryError(
+            f"{what} has {len(first.shape)} axes, shape {tuple(first.shape)}, and blocks have {dims}: give grid= "
+            f"a number for each axis (None for the whole of one), or say that the first {more} are channels: "
+            f"Array(data, voxel_size={(1,) * dims})"
+        )
+
+
+def _place_beside(like: _Place, arrays: Sequence[Any], extents: tuple[int, ...], said_by_source: bool) -> _Place:
+    """The place of plain sources beside an output of other voxels, which covers the same region.
+
+    An axis with as many voxels as the output has its voxel size. Else the output's region is divided among the voxels,
+    if that gives whole world units, or if one world unit is what the output has rounded up.
+    """
+    other = next(array for array in arrays if isinstance(array, Array))
+    if said_by_source or len(extents) != other.spatial_dims:
+        return like
+    sizes = []
+    for n, m, size in zip(extents, other.shape[other.channel_dims :], like.voxel_size, strict=True):
+        if n != m and (m * size) % n == 0:
+            size = m * size // n
+        elif n > m and -(-n // size) == m:
+            size = 1
+        sizes.append(size)
+    return _Place(like.offset, sizes)
+
+
 def _grid_over(first: Array, grid: Any, context: Any, *, clip: bool) -> Grid:
     if isinstance(grid, Grid):
         if context not in (0, None):
@@ -212,7 +246,7 @@ def _stored_block(arrays: Sequence[Any], dims: int) -> Any:
     """The shape of a block if nobody says it: shards or chunks of an array that is written, or else read."""
     for array in reversed(arrays):
         data = array.data if isinstance(array, Array) else array
-        stored = getattr(data, "shards", None) or getattr(data, "chunks", None)
+        stored = chunk_shape(data, "shards") or chunk_shape(data, "chunks")
         if stored is not None:
             return tuple(stored[-dims:])
     shape = tuple(arrays[0].shape[-dims:])
@@ -280,14 +314,15 @@ def _made(sink: _NewSink, first: Array, grid: Grid, *, shared: bool) -> Array:
     roi = roi_of(written_box(grid))
     channels = first.shape[: first.channel_dims]
     shape = channels + tuple(n // voxel for n, voxel in zip(roi.shape, first.voxel_size, strict=True))
+    order = _order_of(first.data)
     if sink.path is None or sink.path.suffix.lower() == ".npy":
         data: Any
         if sink.path is not None:
-            data = _new_npy(sink.path, sink.dtype, shape)
+            data = _new_npy(sink.path, sink.dtype, shape, order)
         elif shared:
-            data = SharedArray.create(shape, sink.dtype)
+            data = SharedArray.create(shape, sink.dtype, order=order)
         else:
-            data = np.zeros(shape, sink.dtype)
+            data = np.zeros(shape, sink.dtype, order=order)
         return Array(data, roi.offset, first.voxel_size)
     from blockflow.arrays.preparing import prepare_ds
 
@@ -305,11 +340,18 @@ def _made(sink: _NewSink, first: Array, grid: Grid, *, shared: bool) -> Array:
     )
 
 
-def _new_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+def _order_of(data: Any) -> Literal["C", "F"]:
+    """The order in memory that a new output has, that of the first source."""
+    flags = getattr(data, "flags", None)
+    in_fortran = getattr(data, "order", None) == "F" if flags is None else flags.f_contiguous and not flags.c_contiguous
+    return "F" if in_fortran else "C"
+
+
+def _new_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> np.memmap[Any, Any]:
     """A new ``.npy`` file, with the folders above it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(path, "w+", dtype, shape)
+        return np.lib.format.open_memmap(path, "w+", dtype, shape, fortran_order=order == "F")
     except (OSError, ValueError) as error:
         raise ArrayError(f"{str(path)!r} cannot be made as a .npy file: {error}") from error
 

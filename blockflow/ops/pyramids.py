@@ -26,9 +26,10 @@ from blockflow.ops.inputs import opened, put_into_place
 from blockflow.ops.mapping import below, map_blocks, run_map
 from blockflow.ops.reduction import Method, reduced
 from blockflow.ops.request import MapRequest
-from blockflow.plan.arguments import checked_flag
+from blockflow.plan.flags import checked_flag
 from blockflow.plan.grid import Grid
 from blockflow.plan.per_axis import per_axis
+from blockflow.plan.storage import chunk_shape
 
 if TYPE_CHECKING:
     import os
@@ -194,7 +195,7 @@ def _layout(
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Chunk and shard shape of all levels, channels included."""
     if chunks is None:
-        chunks = getattr(source.data, "chunks", None)
+        chunks = chunk_shape(source.data, "chunks")
         if chunks is None:
             channels, extents = source.shape[: source.channel_dims], source.shape[source.channel_dims :]
             rounded = tuple(1 << (n - 1).bit_length() for n in extents)

@@ -72,21 +72,50 @@ def _along(combine: np.ufunc, image: NDArray[Any], axis: int, factor: int) -> ND
 def _mean(image: NDArray[Any], channels: int, factors: Sequence[int]) -> NDArray[Any]:
     if image.dtype.kind in "fc":
         total = image.astype(np.result_type(image.dtype, np.float64))
-    else:  # exact: a window has too few voxels for the sum to leave 64 bits, but for the largest of 64-bit numbers
+    elif image.dtype.itemsize == 8 and _may_overflow(image, prod(factors)):
+        return _mean_of_halves(image, channels, factors)
+    else:
         small = image.dtype.itemsize <= 2 and prod(factors) <= 2**15
         wide = (np.uint32 if small else np.uint64) if image.dtype.kind in "bu" else (np.int32 if small else np.int64)
         total = image.astype(wide)
-    counts: NDArray[Any] = np.ones((), np.int64)
     for axis, factor in enumerate(factors, start=channels):
-        extent = image.shape[axis]
         total = _along(np.add, total, axis, factor)
-        voxels = np.full(-(-extent // factor), factor)
-        voxels[-1] -= -extent % factor
-        counts = counts[..., None] * voxels
+    counts = _counts(image.shape[channels:], factors)
     if total.dtype.kind in "fc":
         return np.asarray(total / counts).astype(image.dtype)
     whole = counts.astype(total.dtype)
     return np.asarray((total + whole // 2) // whole).astype(image.dtype)
+
+
+def _counts(extents: Sequence[int], factors: Sequence[int]) -> NDArray[Any]:
+    """How many voxels each window has."""
+    counts: NDArray[Any] = np.ones((), np.int64)
+    for extent, factor in zip(extents, factors, strict=True):
+        voxels = np.full(-(-extent // factor), factor)
+        voxels[-1] -= -extent % factor
+        counts = counts[..., None] * voxels
+    return counts
+
+
+def _may_overflow(image: NDArray[Any], voxels: int) -> bool:
+    """Whether sums of so many voxels, and half as many more to round, may leave 64 bits."""
+    if not image.size:
+        return False
+    bounds, rounding = np.iinfo(image.dtype), voxels
+    return not (
+        (int(bounds.min) + rounding) // voxels <= int(image.min())
+        and int(image.max()) <= (int(bounds.max) - rounding) // voxels
+    )
+
+
+def _mean_of_halves(image: NDArray[Any], channels: int, factors: Sequence[int]) -> NDArray[Any]:
+    """Means of 64-bit integers whose sums need more: the upper and the lower 32 bits are summed apart."""
+    upper, lower = image >> 32, image & np.array(2**32 - 1, image.dtype)
+    for axis, factor in enumerate(factors, start=channels):
+        upper, lower = (_along(np.add, part, axis, factor) for part in (upper, lower))
+    counts = _counts(image.shape[channels:], factors).astype(image.dtype)
+    rest = ((upper % counts) << 32) + lower + counts // 2
+    return np.asarray(((upper // counts) << 32) + rest // counts)
 
 
 def _most_frequent(image: NDArray[Any], channels: int, factors: Sequence[int]) -> NDArray[Any]:
@@ -106,9 +135,15 @@ def _most_frequent(image: NDArray[Any], channels: int, factors: Sequence[int]) -
         votes = np.zeros(one.shape, np.uint16)
         for other in places:
             common = tuple(map(slice, map(min, one.shape, other.shape)))
-            votes[common] += one[common] == other[common]
+            equal = one[common] == other[common]
+            if image.dtype.kind in "fc":
+                equal |= (one[common] != one[common]) & (other[common] != other[common])  # NaN is one value
+            votes[common] += equal
         here = tuple(map(slice, one.shape))
-        better = (votes > best[here]) | ((votes == best[here]) & (one < result[here]))
+        smaller = one < result[here]
+        if image.dtype.kind in "fc":
+            smaller |= result[here] != result[here]  # any number comes before NaN
+        better = (votes > best[here]) | ((votes == best[here]) & smaller)
         best[here][better] = votes[better]
         result[here][better] = one[better]
     return result

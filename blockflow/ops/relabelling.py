@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from blockflow.errors import PlanError, ValueLossError
+from blockflow.ops.inputs import opened
 from blockflow.ops.mapping import below, folder_for_all, iter_blocks, run_map
 from blockflow.ops.request import MapRequest
 
@@ -91,18 +92,22 @@ def relabel(
         "take_over": take_over,
         "progress": progress,
     }
+    labels = opened(labels, "r", "labels")
+    own = np.dtype(labels.dtype)
+    largest_label(own)
     if mapping is None:
-        old = np.zeros(1, np.int64)
+        old = np.zeros(1, own)
         for _, found in iter_blocks(
             _labels_in, labels, ordered=False, name="labels", run_dir=below(run_dir, "labels"), **options
         ):
             old = np.union1d(old, found)
         old = np.concatenate([old[old == 0], old[old != 0]])
         order = np.argsort(old)
-        table = old[order], np.arange(len(old))[order]
+        table = old[order], np.arange(len(old), dtype=np.uint64)[order]
     else:
         table = _table(mapping)
         old = table[0]
+    table = _fitted(table, own)
     with folder_for_all(below(run_dir, "table")) as folder:
         for name, column in zip(_COLUMNS, table, strict=True):
             np.save(folder / name, column)
@@ -143,7 +148,7 @@ def _table(mapping: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """Old labels, ascending, and new ones."""
     pair = (list(mapping), list(mapping.values())) if isinstance(mapping, Mapping) else mapping
     try:
-        old, new = (np.asarray(column) for column in pair)
+        old, new = (_column(column) for column in pair)
     except (TypeError, ValueError) as error:
         raise PlanError(f"mapping must be a mapping, or two arrays (old, new): {error}") from error
     if old.ndim != 1 or old.shape != new.shape:
@@ -157,6 +162,30 @@ def _table(mapping: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     if twice.size:
         raise PlanError(f"mapping must name each label once, got {old[twice[0]]} twice")
     return (old, new) if old.size else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def _column(values: Any) -> NDArray[Any]:
+    """One column of a table; numbers of 64 bits are never seen as floats."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError("a masked array has values that it hides")
+    column = np.asarray(values)
+    if column.dtype.kind in "iu" or not column.size or isinstance(values, np.ndarray):
+        return column
+    items = list(values)
+    if not all(hasattr(type(item), "__index__") and not isinstance(item, bool | np.bool_) for item in items):
+        return column
+    numbers = [int(item) for item in items]
+    return np.array(numbers, np.int64 if min(numbers) < 0 else np.uint64)
+
+
+def _fitted(table: tuple[NDArray[Any], NDArray[Any]], own: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The table with old labels in the dtype of an array, which has none of those that do not fit into it."""
+    old, new = table
+    bounds = np.iinfo(own)
+    if old.size and (int(old[0]) < bounds.min or int(old[-1]) > bounds.max):
+        inside = np.array([bounds.min <= int(label) <= bounds.max for label in old], bool)
+        old, new = old[inside], new[inside]
+    return old.astype(own), new
 
 
 def _load(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -179,15 +208,27 @@ def _mapped(missing: Missing, labels: NDArray[Any], table: tuple[NDArray[Any], N
     known[at < len(old)] = old[at[at < len(old)]] == own[at < len(old)]
     if missing == "error" and not (named := known[places]).all():
         raise PlanError(f"the mapping must name all labels, it does not name {own[places[~named]][0]}")
-    result = np.zeros(len(own), np.result_type(own.dtype, new.dtype) if missing == "keep" else new.dtype)
-    if result.dtype.kind == "f":  # numpy's answer for uint64 and int64
-        raise ValueLossError(
-            f"labels of {own.dtype} and new ones of {new.dtype} have no common dtype: convert one of them"
-        )
-    result[known] = new[at[known]]
+    named_as, kept = new[at[known]], own[~known] if missing == "keep" else own[:0]
+    result = np.zeros(len(own), _common(kept, named_as, labels.dtype))
+    result[known] = named_as
     if missing == "keep":
-        result[~known] = own[~known]
+        result[~known] = kept
     return np.asarray(result[places])
+
+
+def _common(kept: NDArray[Any], new: NDArray[Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """An integer dtype for the labels that are kept and all new ones: that of the labels if it has room.
+
+    Raises:
+        ValueLossError: No integer has room for all of them.
+    """
+    ends = [int(end) for column in (kept, new) if column.size for end in (column.min(), column.max())]
+    low, high = min(ends, default=0), max(ends, default=0)
+    for each in (dtype, np.dtype(np.int64), np.dtype(np.uint64)):
+        bounds = np.iinfo(each)
+        if bounds.min <= low and high <= bounds.max:
+            return each
+    raise ValueLossError(f"labels from {low} to {high} have no common dtype: convert them first")
 
 
 def _own(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 from blockflow.arrays.casting import cast
 from blockflow.arrays.recent import with_recent_chunks
 from blockflow.arrays.writing import write_voxels
-from blockflow.errors import GeometryError, ValueLossError
+from blockflow.errors import ArrayError, GeometryError, ValueLossError
 from blockflow.ops.padding import Padding, padded
 from blockflow.plan.storage import lengths, stored
 
@@ -58,6 +58,7 @@ class Reader(_Place):
     def __init__(self, array: Array, pad: Padding | None, cache_bytes: int = 0) -> None:
         super().__init__(array)
         self.pad = pad
+        self.dtype = array.dtype
         if cache_bytes:
             self.data = with_recent_chunks(array.data, cache_bytes)
 
@@ -74,8 +75,24 @@ class Reader(_Place):
         if outside and self.pad is not None:
             return padded(self.data, len(self.channels), wanted, self.extents, self.pad)
         part = np.asarray(self.data[(*self.every_channel, *key)])
+        if part.shape != (*self.channels, *(cut.stop - cut.start for cut in key)) or part.dtype != self.dtype:
+            self._check_part(part, key)
         # Arrays in memory answer with views of themselves; functions may change what they are given.
         return part if part.base is None and part.flags.writeable else part.copy()
+
+    def _check_part(self, part: NDArray[Any], key: list[slice]) -> None:
+        """Refuse what a source gives that is not what it has said: it only looks like an array.
+
+        Raises:
+            ArrayError: Another shape or dtype.
+        """
+        expected = (*self.channels, *(max(0, cut.stop - cut.start) for cut in key))
+        if part.shape != expected or part.dtype.newbyteorder("=") != self.dtype.newbyteorder("="):
+            kind = type(self.data)
+            raise ArrayError(
+                f"a source must give arrays of the dtype and shape that its slices have, {self.dtype} and {expected}: "
+                f"{kind.__module__}.{kind.__name__} gave {part.dtype} and {part.shape}"
+            )
 
 
 def chunks_come_again(array: Array, grid: Grid) -> bool:
@@ -122,6 +139,8 @@ class Writer(_Place):
             GeometryError: The result has another shape.
             ValueLossError: The dtype cannot hold the values, or must not be cast to.
         """
+        if isinstance(result, np.ma.MaskedArray) and np.ma.is_masked(result):
+            raise ValueLossError(f"{what} has masked values, and outputs hold no masks; return result.filled(...)")
         values = np.asarray(result)
         to = self.voxels(writes)
         if values.ndim:

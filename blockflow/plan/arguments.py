@@ -66,20 +66,6 @@ def checked_name(name: Any) -> str:
     return str.__str__(name)  # numpy's strings do not go over the wire
 
 
-def checked_flag(name: str, value: Any) -> bool:
-    """Return a flag that is True or False, of Python or numpy.
-
-    Raises:
-        PlanError: It is anything else: the text ``"no"`` and an array would count as true.
-
-    >>> checked_flag("reset", False)
-    False
-    """
-    if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's, which need not be imported here
-        return bool(value)
-    raise PlanError(f"{name} must be True or False, got {value!r}")
-
-
 def check_callable(task_id: str, name: str, function: Any) -> None:
     """Refuse what is not a plain function, or None.
 

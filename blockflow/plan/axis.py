@@ -11,7 +11,7 @@ axes, and start faster without.
 from __future__ import annotations
 
 from operator import index
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from blockflow.errors import GeometryError
 
@@ -87,6 +87,15 @@ def at_most(value: PositionT, bound: PositionT | int) -> PositionT:
     return smaller
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is one number, rather than several: arrays say that they could be an index, too.
+
+    >>> is_number(3), is_number((3, 4))
+    (True, False)
+    """
+    return hasattr(type(value), "__index__") and not getattr(value, "ndim", 0)
+
+
 def whole_numbers(least: int, **values: int) -> list[int]:
     """The values as plain integers.
 
@@ -97,6 +106,6 @@ def whole_numbers(least: int, **values: int) -> list[int]:
     [8, 4]
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not hasattr(type(value), "__index__") or value < least:
+        if isinstance(value, bool) or not is_number(value) or value < least:
             raise GeometryError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return [index(value) for value in values.values()]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 from blockflow.errors import GeometryError
 from blockflow.plan.balance import Balance, BalancedAxis, balanced_axis
 from blockflow.plan.block import Block
+from blockflow.plan.flags import checked_flag
 from blockflow.plan.ids import pair, unpair
 from blockflow.plan.per_axis import contexts_per_axis, cut_axes, per_axis, shape_of
 from blockflow.plan.regular import FITS, Fit, RegularAxis, regular_axis
@@ -105,7 +106,7 @@ class Grid:
         context: int | Sequence[int | tuple[int, int]] = 0,
         *,
         fit: Fit = "shrink",
-        clip: bool = True,
+        clip: bool | Sequence[bool] = True,
         multiple_of: int | Sequence[int] = 1,
         offset: Iterable[int] | None = None,
         voxel_size: Iterable[int] | None = None,
@@ -121,7 +122,7 @@ class Grid:
             fit: What happens to blocks at the end of an axis that are not whole: "shrink" cuts them, "valid" drops
                 them, "overhang" lets them reach beyond the end.
             clip: Whether context ends at the borders of the array. Without, blocks there read beyond them, which
-                is for whoever reads to fill or pad.
+                is for whoever reads to fill or pad. One flag, or one for each axis.
             multiple_of: Cuts are multiples of this many voxels, which are the chunks or shards of an output;
                 rounds ``block`` down. One number, or one for each axis.
             offset: Where the array begins, in world units; 0 if not given.
@@ -138,6 +139,7 @@ class Grid:
         dims = len(extents)
         blocks = per_axis("block", block, dims)
         units = per_axis("multiple_of", multiple_of, dims)
+        clips = [checked_flag("clip", each) for each in per_axis("clip", clip, dims)]
         axes = []
         for axis, (before, after) in enumerate(contexts_per_axis(context, dims)):
             try:
@@ -147,7 +149,7 @@ class Grid:
                     before=before,
                     after=after,
                     fit=fit,
-                    clip=clip,
+                    clip=clips[axis],
                     multiple_of=units[axis],
                     offset=origin[axis],
                     voxel_size=voxels[axis],
@@ -168,7 +170,7 @@ class Grid:
         axes: Sequence[int] | int | None = None,
         workers: int | Sequence[int] = 1,
         balance: Balance = "more",
-        exact: bool = False,
+        exact: bool | Sequence[bool] = False,
         multiple_of: int | Sequence[int] = 1,
         offset: Iterable[int] | None = None,
         voxel_size: Iterable[int] | None = None,
@@ -212,14 +214,16 @@ class Grid:
                 ("overlap", overlap),
                 ("workers", workers),
                 ("multiple_of", multiple_of),
+                ("exact", exact),
             )
         }
+        given["exact"] = [checked_flag("exact", each) for each in given["exact"]]
         made = []
         for axis, extent in enumerate(extents):
             options: dict[str, Any] = {"max_size": None}
             if axis in cut:
                 options = {name: values[cut.index(axis)] for name, values in given.items()}
-                options |= {"balance": balance, "exact": exact}
+                options["balance"] = balance
             try:
                 made.append(balanced_axis(extent, **options, offset=origin[axis], voxel_size=voxels[axis]))
             except GeometryError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blockflow.errors import GeometryError
-from blockflow.plan.axis import whole_numbers
+from blockflow.plan.axis import is_number, whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ def per_axis(name: str, value: Any, dims: int) -> list[Any]:
     >>> per_axis("block", 8, dims=3), per_axis("block", (8, None), dims=2)
     ([8, 8, 8], [8, None])
     """
-    if value is None or hasattr(type(value), "__index__") or not hasattr(value, "__len__"):
+    if value is None or is_number(value) or not hasattr(value, "__len__"):
         return [value] * dims
     values = list(value)
     if len(values) != dims:
@@ -39,7 +39,7 @@ def contexts_per_axis(context: Any, dims: int) -> list[tuple[int, int]]:
     """
     pairs = []
     for axis, both in enumerate(per_axis("context", context, dims)):
-        sides = [both, both] if not isinstance(both, tuple | list) else list(both)
+        sides = [both, both] if is_number(both) or not hasattr(both, "__len__") else list(both)
         if len(sides) != 2:
             raise GeometryError(f"context of an axis is one number or (before, after): axis {axis} has {both!r}")
         before, after = whole_numbers(
@@ -60,7 +60,7 @@ def cut_axes(axes: Sequence[int] | int | None, dims: int) -> list[int]:
     """
     if axes is None:
         return list(range(dims))
-    given: list[Any] = [axes] if hasattr(type(axes), "__index__") else list(axes)  # type: ignore[arg-type]
+    given: list[Any] = [axes] if is_number(axes) else list(axes)  # type: ignore[arg-type]
     for axis in given:
         if not hasattr(type(axis), "__index__") or not 0 <= axis < dims or given.count(axis) > 1:
             raise GeometryError(f"axes must be different numbers from 0 to {dims - 1}, got {axes!r}")

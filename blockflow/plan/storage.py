@@ -123,7 +123,7 @@ def stored(value: Any, what: str, dims: int) -> Stored:
     while hasattr(data, "ranges") and hasattr(data, "source"):  # a part of an array
         starts = [start + part.start for start, part in zip(starts, data.ranges, strict=True)]
         data = data.source
-    chunks, shards = getattr(data, "chunks", None), getattr(data, "shards", None)
+    chunks, shards = chunk_shape(data, "chunks"), chunk_shape(data, "shards")
     place = getattr(data, "store_path", None)
 
     def in_world(voxels: Any) -> tuple[int, ...]:
@@ -139,6 +139,14 @@ def stored(value: Any, what: str, dims: int) -> Stored:
         shard=in_world(shards) if shards else None,
         array=array,
     )
+
+
+def chunk_shape(data: Any, name: str) -> tuple[int, ...] | None:
+    """The chunks (or ``shards``) of an array, if all are alike; those of dask and xarray may not be."""
+    found = getattr(data, name, None)
+    if isinstance(found, tuple) and all(hasattr(each, "__index__") for each in found):
+        return tuple(int(each) for each in found)
+    return None
 
 
 def shared_distances(grid: Grid, array: Stored) -> tuple[int, ...]:

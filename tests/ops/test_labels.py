@@ -178,4 +178,4 @@ class TestRelabel:
         with pytest.raises(PlanError, match="labels must be integers, got an array of float64"):
             relabel(np.zeros(3), **HERE)
         with pytest.raises(ValueLossError, match="have no common dtype"):
-            relabel(np.array([5], np.uint64), mapping={1: -1}, **HERE)
+            relabel(np.array([1, 2**63], np.uint64), mapping={1: -1}, **HERE)

@@ -138,7 +138,8 @@ class TestGivenAndWritten:
 
     def test_channels_are_read_and_written_whole(self) -> None:
         colours = np.arange(3 * 4 * 4).reshape(3, 4, 4)
-        assert_array_equal(map_blocks(plus_one, colours, grid=(2, 3), context=1, **HERE), colours + 1)
+        named = Array(colours, voxel_size=(1, 1))
+        assert_array_equal(map_blocks(plus_one, named, grid=(2, 3), context=1, **HERE), colours + 1)
         grey = np.zeros((4, 4), int)
         map_blocks(lambda block: block.sum(axis=0), Array(colours, voxel_size=(1, 1)), out=grey, grid=2, **HERE)
         assert_array_equal(grey, colours.sum(axis=0))
@@ -324,7 +325,9 @@ class TestArrays:
         stored = prepare_ds(tmp_path / "a.zarr", "x", Roi((0,), (8,)), dtype="u1", chunks=(4,))
         np.save(tmp_path / "a.npy", np.zeros(8))
         for array in (stored, tmp_path / "a.npy", np.load(tmp_path / "a.npy", mmap_mode="r+")):
-            with pytest.raises(PlanError, match=r"^out must not be source 0: a block that is done again"):
+            with pytest.raises(
+                PlanError, match=r"^out must not be source 0, under whatever name: a block that is done again"
+            ):
                 map_blocks(plus_one, array, out=array, grid=4, **HERE)
 
     def test_parts_of_one_file_that_do_not_meet_are_different(self, tmp_path: Path) -> None:
@@ -752,11 +755,11 @@ class TestRefused:
         frozen = np.zeros(8)
         frozen.flags.writeable = False
         refused("out must be writable, got a read-only ndarray", line, out=frozen)
-        refused("there is no file", tmp_path / "none.npy", error=ArrayNotFoundError)
+        refused("nothing is at", tmp_path / "none.npy", error=ArrayNotFoundError)
         refused("no array at", tmp_path / "none.zarr", error=ArrayNotFoundError)
-        refused("there is no file", tmp_path / "none.h5" / "x", error=ArrayNotFoundError)
+        refused("nothing is at", tmp_path / "none.h5" / "x", error=ArrayNotFoundError)
         refused("no TIFF file", tmp_path / "none.tif", error=ArrayNotFoundError)
-        refused("there is no file", line, out=tmp_path / "none.h5" / "x", error=ArrayNotFoundError)
+        refused("nothing is at", line, out=tmp_path / "none.h5" / "x", error=ArrayNotFoundError)
         refused(
             "have no common divisor but 1; make the grid with multiple_of=",
             np.arange(100),
