@@ -25,6 +25,7 @@ from blockflow import Block, Command, Grid, Local, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
 from blockflow.arrays.shared import SharedArray
 from blockflow.errors import (
+    ArrayError,
     ArrayNotFoundError,
     BlockError,
     BlockflowError,
@@ -759,7 +760,7 @@ class TestRefused:
         refused("no array at", tmp_path / "none.zarr", error=ArrayNotFoundError)
         refused("nothing is at", tmp_path / "none.h5" / "x", error=ArrayNotFoundError)
         refused("no TIFF file", tmp_path / "none.tif", error=ArrayNotFoundError)
-        refused("nothing is at", line, out=tmp_path / "none.h5" / "x", error=ArrayNotFoundError)
+        refused("out must exist if it is in an HDF5 file", line, out=tmp_path / "none.h5" / "x", error=ArrayError)
         refused(
             "have no common divisor but 1; make the grid with multiple_of=",
             np.arange(100),
