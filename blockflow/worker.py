@@ -36,6 +36,7 @@ from blockflow.place import fill_standard_descriptors
 from blockflow.plan.block import BlockStatus
 from blockflow.wire.failures import describe
 from blockflow.wire.orders import ENDED, FUNCTIONS, MODULES, ORDER_BYTES, STARTED, pack_report, unpack_order
+from blockflow.worker_output import redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,21 +209,18 @@ def _take_over(payload: dict[str, Any]) -> None:
     """Make this process look like the one that started it."""
     fill_standard_descriptors()
     log = payload["log"]
-    for descriptor, suffix in ((1, ".out"), (2, ".err")):
-        if log is not None:
+    for descriptor, name, suffix in ((1, "stdout", ".out"), (2, "stderr", ".err")):
+        path = None if log is None else log + suffix
+        if path is not None:
             try:
-                file = open_log(log + suffix, adds=payload["adds"])
+                file = open_log(path, adds=payload["adds"])
             except OSError as error:  # that costs the log, and not the blocks
                 _print(f"blockflow: no log is written, what the worker prints appears here: {error}\n")
-                continue
-            os.dup2(file, descriptor)
-            os.close(file)
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        stream: Any = getattr(sys, name)
-        if stream is None:  # its descriptor was closed when this interpreter was started
-            stream = io.TextIOWrapper(os.fdopen(descriptor, "wb", closefd=False), errors="backslashreplace")
-            setattr(sys, name, stream)
-        stream.reconfigure(line_buffering=True)
+                path = None
+            else:
+                os.dup2(file, descriptor)
+                os.close(file)
+        redirect(name, descriptor, path)
     os.environ.update(payload["environment"])
     os.chdir(payload["directory"])
     sys.path[:] = payload["path"]

@@ -7,6 +7,7 @@ fleets, one for each kind of cluster.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockflow.background import BackgroundQueue, run_all
+from blockflow.errors import UntrustedFileError
 from blockflow.launch.base import JobEnd
 from blockflow.launch.last_lines import last_lines
 from blockflow.launch.payload import payload_for, payload_for_job
@@ -42,6 +44,8 @@ _MOST_WORDS = 1000
 
 REMOVAL_SECONDS = 1.0
 """How long the removal of files is waited for; a disk that does not answer holds nothing up."""
+
+_LOGGER = logging.getLogger("blockflow")
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +131,12 @@ class Crew:
         self._tasks[process] = task
         log = self._log(process)
         if self._logs is not None:
-            make_log_folder(self._logs, self._plan.tasks[task].task_id)
+            try:
+                make_log_folder(self._logs, self._plan.tasks[task].task_id)
+            except UntrustedFileError:
+                raise
+            except OSError as error:  # that costs the log, and not the blocks: the worker prints to the terminal
+                _LOGGER.warning("no logs are written for task %s: %s", self._plan.tasks[task].task_id, error)
         planned = self._plan.tasks[task].task
         payload = payload_for(planned, self.context(process, task), log, adds=self._adds_logs)
         sources = self._sources[task]

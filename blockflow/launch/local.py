@@ -163,6 +163,9 @@ class LocalLauncher:
             self._hear()
             if overdue >= 0:  # until then the forge has time to say how they ended
                 self._bury(list(self._pids))
+                if self._ordered and self._forge is not None and self._forge.poll() is None:
+                    _LOGGER.warning("process %d, which starts workers, did not react, and is killed", self._forge.pid)
+                    self._forge.kill()  # also if it is stopped; what it has not started it never will
         if self._forge is not None:
             self._forge.kill()  # it has nothing to finish
             self._hear_the_last()
