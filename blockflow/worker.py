@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import io
 import os
 import pickle
 import select
