@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blockflow.ledger.run_ledger import RunLedger
+    from blockflow.ledger.store import TaskCode
     from blockflow.plan.bindings import ArrayIdentity, TaskArrays
     from blockflow.plan.plan import Plan
     from blockflow.plan.task import Task
@@ -46,6 +48,7 @@ def open_ledger(
     retry_failed: bool = False,
     accept_change: bool = False,
     take_over: bool = False,
+    rerun_older: bool = False,
 ) -> RunLedger:
     """Open the ledger of a run, and bind its directory to the arrays of the plan.
 
@@ -56,6 +59,7 @@ def open_ledger(
         retry_failed: Try blocks again that have failed for good.
         accept_change: Keep what is done, although blocks or arrays are others.
         take_over: The driver that seems to be at work there is certainly dead.
+        rerun_older: Do blocks again that were done by another version of the code.
 
     Raises:
         PlanError: Options that contradict one another.
@@ -68,17 +72,43 @@ def open_ledger(
     if reset and (retry_failed or accept_change):
         raise PlanError("reset forgets everything that happened, so retry_failed and accept_change have no meaning")
     arrays = _arrays_of(plan)
+    codes = [_code_of(planned.task) for planned in plan.tasks]
 
     def open_and_bind() -> RunLedger:
         store = open_run(run_dir, plan, reset=reset, accept_change=accept_change, take_over=take_over, arrays=arrays)
         try:
             store.bind([_marked(planned.task, known) for planned, known in zip(plan.tasks, arrays, strict=True)])
+            ledger = RunLedger(store, retry_failed=retry_failed)
+            ledger.set_codes(plan, codes, rerun_older=rerun_older)
         except BaseException:
             store.close()
             raise
-        return RunLedger(store, retry_failed=retry_failed)
+        return ledger
 
     return _answered(BackgroundCall(open_and_bind, name="blockflow-open"), os.fspath(run_dir))
+
+
+def _code_of(task: Task) -> TaskCode:
+    """The code of a task, as it is now; of a map, that of its function."""
+    from blockflow.ledger.code_digest import code_digest, environment
+    from blockflow.ledger.store import TaskCode
+
+    setup: Any = task.setup
+    if isinstance(setup, partial):
+        jobs = [each for each in setup.args if hasattr(type(each), "__blockflow_code__")]
+        setup = jobs or setup  # where a map keeps its results is no code
+    digest = code_digest(task.process_function, setup, task.teardown)
+    return TaskCode(digest=digest, name=_name_of(task), environment=environment())
+
+
+def _name_of(task: Task) -> str:
+    """The name of the user's function."""
+    called: Any = task.process_function
+    if isinstance(task.setup, partial):  # of a map, which brings its function in a job
+        called = next((each.function for each in task.setup.args if hasattr(each, "function")), called)
+    while isinstance(called, partial):
+        called = called.func
+    return str(getattr(called, "__name__", type(called).__name__))
 
 
 def _answered(call: BackgroundCall[RunLedger], run_dir: str) -> RunLedger:

@@ -149,11 +149,14 @@ def _coordinator(
     logs = get_log_basedir() if ledger is None else ledger.logs
     if logs is not None:
         check_log_folders(logs, [task.task_id for task in scheduler.plan.tasks])
+    codes = () if ledger is None else ledger.codes
     functions = functions or [pack_functions(task.task) for task in scheduler.plan.tasks]
-    crew = Crew(scheduler.plan, launcher, functions, logs=logs, adds_logs=ledger is not None)
+    crew = Crew(scheduler.plan, launcher, functions, logs=logs, adds_logs=ledger is not None, codes=codes)
     crew.load()  # now, because nobody waits yet
     directory = _private_directory() if ledger is None else ledger.connection_directory
-    switchboard = Switchboard(scheduler, run=run, lease_seconds=scheduler.lease_seconds, place=this_place())
+    switchboard = Switchboard(
+        scheduler, run=run, lease_seconds=scheduler.lease_seconds, place=this_place(), codes=codes
+    )
     if ledger is not None:
         ledger.restore(scheduler, time.monotonic())
     actions = switchboard.handle(Ticked(), time.monotonic())

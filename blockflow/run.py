@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from blockflow.ledger.run_ledger import RunLedger
     from blockflow.monitor.progress import Display
     from blockflow.net.addresses import Endpoint
     from blockflow.plan.plan import Plan
@@ -46,6 +47,12 @@ def warn_of_dropped_voxels(plan: Plan, *, stacklevel: int) -> None:
             warnings.warn(warning, PlanWarning, stacklevel=stacklevel)
 
 
+def warn_of_changed_code(ledger: RunLedger, *, stacklevel: int) -> None:
+    """Warn of each task whose code has changed since blocks of it were done."""
+    for line in ledger.code_changes:
+        warnings.warn(line, PlanWarning, stacklevel=stacklevel)
+
+
 def run_blockwise(
     tasks: Iterable[Task] | Task,
     multiprocessing: bool = True,
@@ -64,6 +71,7 @@ def run_blockwise(
     retry_failed: bool = False,
     accept_change: bool = False,
     take_over: bool = False,
+    rerun_older: bool = False,
 ) -> RunResult:
     """Run tasks over all their blocks.
 
@@ -109,6 +117,8 @@ def run_blockwise(
         accept_change: The tasks have other blocks than before: a block is done if its write ROI is covered by blocks
             that were done. Or they read or write other arrays, and what is done is right all the same.
         take_over: The driver that seems to be at work in the run directory, on another machine, is certainly dead.
+        rerun_older: Do blocks again that were done by another version of a task's code, and those downstream of them.
+            Otherwise they are kept, and a warning says so. :meth:`blockflow.Ledger.versions` tells which these are.
 
     Returns:
         A mapping from task ids to states that is true if every block is done or was skipped.
@@ -143,11 +153,20 @@ def run_blockwise(
             from blockflow.binding import open_ledger
 
             ledger = open_ledger(
-                run_dir, plan, reset=reset, retry_failed=retry_failed, accept_change=accept_change, take_over=take_over
+                run_dir,
+                plan,
+                reset=reset,
+                retry_failed=retry_failed,
+                accept_change=accept_change,
+                take_over=take_over,
+                rerun_older=rerun_older,
             )
             if_refused.pop_all()
-    elif reset or retry_failed or accept_change or take_over:
-        raise PlanError("reset, retry_failed, accept_change and take_over say what to do with a run_dir; there is none")
+        warn_of_changed_code(ledger, stacklevel=3)
+    elif reset or retry_failed or accept_change or take_over or rerun_older:
+        raise PlanError(
+            "reset, retry_failed, accept_change, take_over and rerun_older say what to do with a run_dir; there is none"
+        )
     display = make_display(progress=progress, logs=None if ledger is None else ledger.logs)
     haste = True
     try:

@@ -17,7 +17,7 @@ from blockflow.state import events as ev
 from blockflow.wire import messages as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from blockflow.state.scheduler import Scheduler
 
@@ -74,13 +74,23 @@ class Switchboard:
         run: Id of the run; workers of other runs are refused.
         lease_seconds: How long a worker keeps its blocks without a sign of life.
         place: Where the driver runs: it notices the death of processes there by itself.
+        codes: Digest of the code of each task; empty if nobody knows.
     """
 
-    def __init__(self, scheduler: Scheduler, *, run: str, lease_seconds: float, place: str = "") -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        run: str,
+        lease_seconds: float,
+        place: str = "",
+        codes: Sequence[str] = (),
+    ) -> None:
         self._scheduler = scheduler
         self._run = run
         self._lease_seconds = lease_seconds
         self._place = place
+        self._codes = codes
         self._lines: dict[int, Line] = {}
         self._connection_of: dict[int, int] = {}
         self._next_worker = scheduler.epoch << 40
@@ -204,6 +214,10 @@ class Switchboard:
         worker = self._next_worker if message.worker is None else message.worker
         if message.worker is not None and worker >= self._next_worker:
             raise RemoteProtocolError(f"worker {message.worker} says that it is back, and was never here")
+        outdated = bool(self._codes and message.code and message.code != self._codes[task])
+        if outdated and message.worker is None:
+            text = f"the code of task {message.task!r} has changed since this worker was told it; start it again"
+            return _refuse(connection, line, text)
         self._check_superseded(worker, message)
         joined = ev.WorkerJoined(
             worker=worker,
@@ -212,6 +226,7 @@ class Switchboard:
             host=message.host,
             pid=message.pid,
             started=message.started,
+            outdated=outdated,
         )
         done = self._scheduler.handle(joined, now)
         actions = self._supersede(worker)

@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ from blockflow.plan.task import Task
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.state.leases import LARGEST_LEASE
+from blockflow.state.records import RecordWorker
+from blockflow.state.restoring import TaskHistory
 from blockflow.state.scheduler import Scheduler
 from blockflow.state.transitions import SATISFIED, BlockState
 from blockflow.switchboard import SILENT, Action, Close, Send, Switchboard
@@ -944,3 +947,28 @@ def test_arrays_that_are_returned_are_told_of_once_for_a_task() -> None:
         joined(board, connection, task)
     said = [say(board, connection, wire.ArraysReturned()) for connection in range(3)]
     assert [[type(each) for each in actions] for actions in said] == [[ev.TellRemark], [], [ev.TellRemark]]
+
+
+def test_a_worker_with_the_code_of_an_earlier_driver_finishes_what_it_holds() -> None:
+    scheduler = Scheduler([line_of_blocks(4)], epoch=2)
+    known = RecordWorker(worker=7, task=0, process=None, host="", pid=1, started="")
+    scheduler.restore([TaskHistory(states=np.zeros(4, dtype=np.uint8))], [known], 0.0)
+    board = Switchboard(scheduler, run=RUN, lease_seconds=60.0, codes=["new"])
+    board.connected(0)
+    back = wire.Hello(wire.PROTOCOL, RUN, "t", None, "", 1, 7, "", "old")
+    assert isinstance(told(say(board, 0, back))[0], wire.Welcome)
+    assert told(say(board, 0, wire.Held(3, 5, (1, 1), 1))) == [wire.Acknowledged(1, 3, False)]
+    assert told(say(board, 0, wire.Heartbeat(2))) == [wire.Alive(2), wire.Finished()]
+    assert told(say(board, 0, wire.Report(3, 1, 5, None, True, 3))) == [wire.Acknowledged(3, 3, False)], "nothing new"
+    assert scheduler.task_states["t"].completed_count == 1
+    board.connected(1)
+    (refused,) = told(say(board, 1, wire.Hello(wire.PROTOCOL, RUN, "t", None, "", 2, None, "", "old")), 1)
+    assert isinstance(refused, wire.Refused)
+    assert "the code of task 't' has changed" in refused.reason
+    for connection, code in ((2, "new"), (3, "")):
+        board.connected(connection)
+        said = told(
+            say(board, connection, wire.Hello(wire.PROTOCOL, RUN, "t", None, "", 3, None, "", code)), connection
+        )
+        assert isinstance(said[0], wire.Welcome)
+    scheduler.validate()

@@ -28,6 +28,8 @@ from blockflow.state.events import ProcessEnded
 from blockflow.trusted_files import remove_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blockflow.launch.base import Fleet
     from blockflow.launch.local import Exit, LocalLauncher
     from blockflow.monitor.jobs import Workforce
@@ -69,10 +71,18 @@ class Crew:
         functions: By task: its packed functions.
         logs: Directory of what they print; None for the terminal.
         adds_logs: What earlier lives of the driver have left there stays.
+        codes: Digest of the code of each task; empty if nobody needs it.
     """
 
     def __init__(
-        self, plan: Plan, launcher: LocalLauncher, functions: list[bytes], *, logs: Path | None, adds_logs: bool = False
+        self,
+        plan: Plan,
+        launcher: LocalLauncher,
+        functions: list[bytes],
+        *,
+        logs: Path | None,
+        adds_logs: bool = False,
+        codes: Sequence[str] = (),
     ) -> None:
         self._plan = plan
         self._functions = functions
@@ -81,6 +91,7 @@ class Crew:
         self._logs = None if logs is None else logs.absolute()
         """Not relative to a directory that user code may change."""
         self._adds_logs = adds_logs
+        self._codes = codes
         self._tasks: dict[int, int] = {}
         """By process: the task that it works for."""
         self._sources = [_sources(task.launchers, task.workers) for task in plan.tasks]
@@ -270,6 +281,8 @@ class Crew:
         )
         if process is not None:
             context["worker_id"] = process
+        if self._codes:
+            context["code"] = self._codes[task]
         return context
 
     @property

@@ -32,8 +32,12 @@ def contents_for(history: History, plan: PlanIdentity, run: str) -> SnapshotCont
     old = dict(enumerate(history.plan.tasks))
     new = {task.task_id: (number, task) for number, task in enumerate(plan.tasks)}
     notes: list[Record] = []
-    for note in history.changes.notes():
-        if isinstance(note, rec.WorkerKnown | rec.BlockFailed | rec.Mishaps):
+    for note in [*history.changes.notes(), *history.version_notes()]:
+        if isinstance(note, rec.CodeKnown):
+            number, task = new.get(old[note.task].task_id, (0, None))
+            if task is not None:
+                notes.append(structs.replace(note, task=number))
+        elif isinstance(note, rec.WorkerKnown | rec.BlockFailed | rec.Mishaps | rec.BlocksOfVersion):
             number, task = new.get(old[note.task].task_id, (0, None))
             if isinstance(note, rec.WorkerKnown) or (task is not None and same_blocks(old[note.task], task)):
                 notes.append(structs.replace(note, task=number))

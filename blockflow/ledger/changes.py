@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 RunNumbers: TypeAlias = "npt.NDArray[np.int32]"
 """Runs of blocks, by their place among all runs of a task."""
 
+EPOCH_BITS = 40
+"""Attempts of a driver begin with its epoch, in front of so many bits: see :class:`blockflow.state.leases.Leases`."""
+
+REQUEUED = 255
+"""Stands for the state of blocks that were done and are to be done again; no attempt has ended."""
+
 MOST_ATTEMPTS = 65535
 """A block that was attempted more often is shown with this number."""
 
@@ -106,8 +112,35 @@ class TaskChanges:
         self._counts = array("q")
         self._states = array("B")
         self._seconds = array("f")
+        self._versions = array("H")
+        self.codes: list[rec.CodeKnown] = []
+        """Versions of the code, each with the epoch from which on it computed blocks; a version may be there twice."""
+        self.saved_versions: list[rec.BlocksOfVersion] = []
+        """What the snapshot says of versions, if it knows several."""
+        self._epoch, self._version = -1, 0
 
-    def add(self, runs: tuple[int, ...], state: BlockState, seconds: float = 0.0) -> None:
+    def code_known(self, code: rec.CodeKnown) -> None:
+        """From an epoch on, another version of the code computes blocks."""
+        self.codes.append(code)
+        self._epoch = -1
+
+    def version_of(self, attempt: int) -> int:
+        """Version of the code that made an attempt: drivers have their blocks computed by their own; 0 if unknown."""
+        epoch = attempt >> EPOCH_BITS
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._version = next((code.version for code in reversed(self.codes) if code.epoch <= epoch), 0)
+        return self._version
+
+    def apply_versions(self, versions: npt.NDArray[np.uint16]) -> None:
+        """Write which version has done each block into an array over the task; 0 for those that are not done."""
+        begins, counts = self._runs()
+        for begin, count, state, version in zip(
+            begins.tolist(), counts.tolist(), self._states, self._versions, strict=True
+        ):
+            versions[begin : begin + count] = version if state == BlockState.DONE else 0
+
+    def add(self, runs: tuple[int, ...], state: int, seconds: float = 0.0, version: int = 0) -> None:
         """Runs of blocks, as in a record, came into a state.
 
         Raises:
@@ -124,12 +157,14 @@ class TaskChanges:
             self._counts.append(runs[1])
             self._states.append(state)
             self._seconds.append(seconds)
+            self._versions.append(version)
         else:
             begins, counts = rec.blocks_of(runs)
             self._begins.frombytes(begins.tobytes())
             self._counts.frombytes(counts.tobytes())
             self._states.extend([state] * len(begins))
             self._seconds.extend([seconds] * len(begins))
+            self._versions.extend([version] * len(begins))
 
     @property
     def run_count(self) -> int:
@@ -179,9 +214,9 @@ class TaskChanges:
         length = np.maximum(np.minimum(begins + counts, begin + len(states)) - first, 0)
         blocks = _ranges(first - begin, length)
         what = np.repeat(np.frombuffer(self._states, dtype=np.uint8)[chosen], length)
-        states[blocks] = what  # of several values for one block numpy takes the last
+        states[blocks] = what * (what != REQUEUED)  # of several values for one block numpy takes the last
         if attempts is not None:
-            tried = np.bincount(blocks[what != BlockState.SKIPPED], minlength=len(states))
+            tried = np.bincount(blocks[(what != BlockState.SKIPPED) & (what != REQUEUED)], minlength=len(states))
             np.minimum(attempts + tried, MOST_ATTEMPTS, out=attempts, casting="unsafe")
         if seconds is not None:
             done = what == BlockState.DONE
@@ -226,6 +261,8 @@ class Changes:
                     troubles = self._task(note.task).troubles
                     troubles.counts[note.index] = (note.failures, note.losses)
                     troubles.attempts[note.index] = note.attempt
+                case rec.BlocksOfVersion():
+                    self._task(note.task).saved_versions.append(note)
                 case _:
                     self._take(note)
 
@@ -233,6 +270,7 @@ class Changes:
         """All that is known, apart from states, attempts and seconds of blocks: as records, for a snapshot."""
         notes: list[Record] = list(self.workers.values())
         for number, task in enumerate(self.tasks):
+            notes += task.codes
             troubles = task.troubles
             for index, failure in troubles.failures.items():
                 final = index in troubles.final
@@ -253,6 +291,10 @@ class Changes:
                 self._failed(record).lost(record.index, record.error, final=record.final)
             case rec.BlockSpared():
                 self._failed(record).spared(record.index, record.attempt)
+            case rec.BlocksRequeued():
+                self._task(record.task).add(record.runs, REQUEUED)
+            case rec.CodeKnown():
+                self._task(record.task).code_known(record)
             case rec.WorkerKnown():
                 self.workers[record.worker] = record
             case rec.WorkerGone():
@@ -261,7 +303,8 @@ class Changes:
     def _ended(self, record: rec.BlocksDone | rec.BlocksSkipped, state: BlockState, microseconds: int) -> None:
         task = self._task(record.task)
         runs = record.runs
-        task.add(runs, state, microseconds / sum(runs[1::2]) / 1e6)
+        version = task.version_of(record.attempt) if isinstance(record, rec.BlocksDone) else 0
+        task.add(runs, state, microseconds / sum(runs[1::2]) / 1e6, version)
         if task.troubles.counts:
             begins, counts = rec.blocks_of(runs)
             task.troubles.forget(zip(begins.tolist(), counts.tolist(), strict=True))

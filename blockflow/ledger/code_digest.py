@@ -3,7 +3,7 @@
 What is called is walked through: instructions, constants, defaults, closures, partial arguments, the globals that code
 refers to, and functions and classes of the user's own modules that it calls. Left out is what changes nothing: names of
 files, line numbers, docstrings, annotations, names of local variables. A module that a function imports when it runs
-counts as a whole. Python, and what is installed as a package, counts by name only; :func:`environment` says the versions.
+counts as a whole. Python, and what is installed as a package, counts by name only: :func:`environment` says versions.
 
 The digest is the same in another Python process (sets are sorted, no address and no hash of Python's is used) and after
 pickling. Another version of Python may compile the same source into other instructions, so that its minor version is
@@ -161,6 +161,8 @@ class _Walk:
     # ------------------------------------------------------------------------------------------------- functions
 
     def _function(self, function: FunctionType) -> bytes:
+        if _is_ours(function.__module__):
+            return _OURS
         if not _is_users(function.__module__) and len(self._open) > _CALLED_DEPTH:
             return _hash(b"function", f"{function.__module__}.{function.__qualname__}".encode())
         code = function.__code__
@@ -203,7 +205,9 @@ class _Walk:
 
     def _globals(self, code: CodeType, values: dict[str, Any]) -> list[bytes]:
         """What a code, and the codes inside it, take from the globals of their module, and import."""
-        found, names, imported = set(), set(), set()
+        found: set[str] = set()
+        names: set[str] = set()
+        imported: set[str] = set()
         _names_of(code, found, names, imported)
         digests = []
         for name in sorted(found & values.keys()):
@@ -245,6 +249,8 @@ class _Walk:
         said = getattr(kind, "__blockflow_code__", None)
         if said is not None:
             return _hash(b"says", self.of(said(value)))
+        if _is_ours(kind.__module__):
+            return _OURS
         for name in ("__wrapped__", "py_func", "pyfunc"):  # as of functools.lru_cache, numba and numpy.vectorize
             inner = getattr(value, name, None)
             if isinstance(inner, FunctionType):
@@ -271,7 +277,7 @@ _CALLED_DEPTH = 2
 """What is called itself counts, wherever it is defined: the arguments of :func:`code_digest` stand that deep."""
 
 _FLAGS = 0x0F | 0x20 | 0x80 | 0x100 | 0x200
-"""Variable arguments, and whether calling it makes a generator or a coroutine; others depend on the version of Python."""
+"""Variable arguments, and whether calling it makes a generator or a coroutine; others depend on Python's version."""
 
 _SHOWN_MODULES = frozenset({"datetime", "decimal", "fractions", "re", "uuid", "builtins", "numpy", "funlib.geometry"})
 """Modules of values that show all that they are."""
@@ -334,6 +340,11 @@ def _array_digest(value: Any) -> bytes | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ modules
+
+
+def _is_ours(module: str | None) -> bool:
+    """Whether a module is blockflow's: what it does with a function is not the user's code."""
+    return module is not None and module.partition(".")[0] == _OWN_PACKAGE
 
 
 def _is_users(module: str | None) -> bool:
@@ -439,3 +450,6 @@ def _hash(*parts: bytes) -> bytes:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
+
+
+_OURS = _hash(_OWN_PACKAGE.encode())

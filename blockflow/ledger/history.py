@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockflow.ledger import records as rec
 from blockflow.ledger.changes import Changes
 from blockflow.ledger.chunks import DTYPES, Chunks
 from blockflow.ledger.journal import JournalReader
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from blockflow.ledger.changes import RunNumbers
     from blockflow.ledger.disk import Disk
     from blockflow.ledger.identity import PlanIdentity
+    from blockflow.ledger.records import Record
     from blockflow.ledger.snapshot import Snapshot
     from blockflow.state.events import BlockFailure
     from blockflow.state.transitions import States
@@ -97,6 +99,46 @@ class History:
             values[begin : begin + len(arrays[name])] = arrays[name]
         return values.reshape(grid.shape)
 
+    def codes(self, number: int) -> list[rec.CodeKnown]:
+        """The versions of the code of a task, in the order in which they were known."""
+        return list(self.changes.tasks[number].codes)
+
+    def versions(self, number: int) -> npt.NDArray[np.uint16]:
+        """Which version of the code has done each block of a task, C order; 0 if it is not done, or nobody knows."""
+        task, size = self.changes.tasks[number], self.grids[number].size
+        known = {code.version for code in task.codes}
+        versions = np.zeros(size, dtype=np.uint16)
+        if len(known) == 1:
+            for begin, arrays in self._known(number, ("state",)):
+                here = arrays["state"]
+                versions[begin : begin + len(here)] = (here == BlockState.DONE) * np.uint16(task.codes[0].version)
+        elif known:
+            if task.saved_versions:
+                for note in task.saved_versions:
+                    for begin, count in zip(*(part.tolist() for part in rec.blocks_of(note.runs)), strict=True):
+                        versions[begin : begin + count] = note.version
+            else:  # the snapshot knew one version only
+                for chunk in sorted(self._saved(number)):
+                    assert self.snapshot is not None
+                    layout = self._layouts[number]
+                    here = self.snapshot.values(self.plan.tasks[number], layout, "state", chunk)
+                    begin = int(layout.edges[chunk])
+                    first = (here == BlockState.DONE) * np.uint16(task.codes[0].version)
+                    versions[begin : begin + len(here)] = first
+            task.apply_versions(versions)
+        return versions
+
+    def version_notes(self) -> list[Record]:
+        """Which version has done which blocks, for a snapshot: of tasks with several versions."""
+        notes: list[Record] = []
+        for number, task in enumerate(self.changes.tasks):
+            if len({code.version for code in task.codes}) < 2:
+                continue
+            versions = self.versions(number)
+            for version in sorted({code.version for code in task.codes}):
+                notes += [rec.BlocksOfVersion(number, runs, version) for runs in _runs_of(versions == version)]
+        return notes
+
     def encoded(self, number: int, final: States | None) -> Iterator[tuple[int, dict[str, bytes]]]:
         """The chunks of a task that anything is known of, for a snapshot.
 
@@ -147,6 +189,16 @@ class History:
 
     def _changed(self, number: int) -> dict[int, RunNumbers]:
         return dict(self.changes.tasks[number].by_range(self._layouts[number].edges))
+
+
+def _runs_of(flags: npt.NDArray[np.bool_]) -> Iterator[tuple[int, ...]]:
+    """Runs of blocks that have a flag, as in records."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    begins, ends = edges[::2], edges[1::2]
+    for first in range(0, len(begins), rec.MOST_RUNS):
+        begin, end = begins[first : first + rec.MOST_RUNS], ends[first : first + rec.MOST_RUNS]
+        gaps = begin - np.concatenate(([0], end[:-1]))
+        yield tuple(np.stack((gaps, end - begin), axis=1).ravel().tolist())
 
 
 def _zeros(name: str, size: int) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from blockflow.ledger.disk import Disk
     from blockflow.ledger.identity import TaskIdentity
-    from blockflow.ledger.records import Record
+    from blockflow.ledger.records import CodeKnown, Record
     from blockflow.state.events import BlockFailure
 
 _TRIES = 5
@@ -102,6 +102,21 @@ class Ledger:
     def seconds(self, task_id: str) -> npt.NDArray[np.float32]:
         """How long every block took that is done; 0 for the others: an array over the grid of the task."""
         return self._array(task_id, "seconds")
+
+    def versions(self, task_id: str) -> npt.NDArray[np.uint16]:
+        """Which version of the task's code has done every block: an array over the grid of the task.
+
+        0 for blocks that are not done, and those of which nobody knows. :meth:`code_versions` says what they are.
+        """
+        return self._settled(
+            lambda: self._asked(task_id, lambda history, n: history.versions(n).reshape(history.grids[n].shape))
+        )
+
+    def code_versions(self, task_id: str) -> dict[int, CodeKnown]:
+        """The versions of a task's code, by number: digest and name of the function, and versions of libraries."""
+        return self._settled(
+            lambda: self._asked(task_id, lambda history, n: {code.version: code for code in reversed(history.codes(n))})
+        )
 
     def counts(self, task_id: str) -> dict[str, int]:
         """Number of blocks in each state; blocks that wait or run are ``"pending"``."""

@@ -143,6 +143,30 @@ class BlockSpared(_Record, frozen=True, tag=10):
     error: Annotated[str, Meta(max_length=LONGEST_ERROR)]
 
 
+class CodeKnown(_Record, frozen=True, tag=20):
+    """Which version of a task's code computes the blocks that drivers grant, from one epoch on."""
+
+    task: Natural
+    version: Annotated[int, Meta(ge=1, le=65535)]
+    """1 for the first code of the task; code that comes back has its old number."""
+    epoch: Natural
+    digest: Name
+    name: Name
+    """Of the function."""
+    environment: Name
+    """Versions of Python and libraries; another one alone is no other version of the code."""
+
+
+class BlocksOfVersion(_WithRuns, frozen=True, tag=21):
+    """Blocks were done by a version of the code: only in snapshots, of tasks with several versions."""
+
+    version: Annotated[int, Meta(ge=1, le=65535)]
+
+
+class BlocksRequeued(_WithRuns, frozen=True, tag=22):
+    """Blocks that were done are to be done again."""
+
+
 Record: TypeAlias = (
     Began
     | WorkerKnown
@@ -154,6 +178,9 @@ Record: TypeAlias = (
     | Stopped
     | Mishaps
     | BlockSpared
+    | CodeKnown
+    | BlocksOfVersion
+    | BlocksRequeued
 )
 
 _ENCODER = msgspec.msgpack.Encoder()

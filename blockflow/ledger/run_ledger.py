@@ -25,14 +25,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blockflow.ledger import history
-    from blockflow.ledger.store import RunStore
+    from blockflow.ledger.store import RunStore, TaskCode
     from blockflow.plan.plan import Plan
+    from blockflow.plan.slices import Indices
     from blockflow.state.scheduler import Scheduler
     from blockflow.trusted_files import Folder
 
 _LOGGER = logging.getLogger("blockflow")
 
 _LONGEST_NAME = 255
+
+_MOST_BLOCKS = 2**14
+"""Blocks whose downstream is looked at together."""
 
 HANGING_SECONDS = 0.3
 HASTE_SECONDS = 2.0
@@ -53,8 +57,50 @@ class RunLedger:
         self._retry_failed = retry_failed
         self._scheduler: Scheduler | None = None
         """Whose events are recorded."""
+        self._codes: Sequence[TaskCode] = ()
+        self.code_changes: list[str] = []
+        """What people have to be told of code that has changed since blocks were done."""
         self.hangs = False
         """The disk of the run directory did not answer when the run was stopped."""
+
+    @property
+    def codes(self) -> list[str]:
+        """Digest of the code of each task; empty if nobody has told it."""
+        return [code.digest for code in self._codes]
+
+    def set_codes(self, plan: Plan, codes: Sequence[TaskCode], *, rerun_older: bool) -> None:
+        """Record the code of each task, and find out which blocks were done by another version of it.
+
+        Args:
+            plan: Of the run.
+            codes: By task.
+            rerun_older: Do these blocks again, and those downstream of them.
+
+        Raises:
+            LedgerError: That cannot be recorded.
+        """
+        self._codes = codes
+        self._store.set_codes(codes)
+        again: dict[int, Indices] = {}
+        for task in plan.tasks:
+            older, version = self._store.older(task.number)
+            if not len(older):
+                continue
+            size, name = task.grid.size, codes[task.number].name
+            if rerun_older:
+                again[task.number] = older
+                fate = "they are done again"
+            else:
+                fate = "they are kept. rerun_older=True does them again"
+            self.code_changes.append(
+                f"the function {name} of task {task.task_id!r} has changed since {len(older):,} of {size:,} blocks "
+                f"were done by its version {version}; {fate}"
+            )
+        for number, indices in _with_downstream(plan, again).items():
+            done = indices[self._store.history[number].states[indices] == BlockState.DONE]
+            if len(done):
+                self._store.requeue(number, done)
+        self._store.forget_versions()
 
     @property
     def epoch(self) -> int:
@@ -172,6 +218,23 @@ class RunLedger:
             while not call.wait(LONG_SECONDS):
                 pass
         return call.result()
+
+
+def _with_downstream(plan: Plan, blocks: dict[int, Indices]) -> dict[int, Indices]:
+    """Blocks by task, and all that read what they write, directly or not; tasks stand behind those they wait for."""
+    found = dict(blocks)
+    for task in plan.tasks:
+        if task.number not in found:
+            continue
+        for below, link in task.downstream:
+            size = plan.tasks[below].grid.size
+            flags = np.zeros(size, dtype=bool)
+            flags[found.get(below, np.zeros(0, dtype=np.int64))] = True
+            for first in range(0, len(found[task.number]), _MOST_BLOCKS):
+                positions = task.positions(found[task.number][first : first + _MOST_BLOCKS])
+                flags[link.downstream(positions).flat(plan.tasks[below].grid.shape)] = True
+            found[below] = np.flatnonzero(flags)
+    return found
 
 
 def _for_scheduler(known: history.TaskHistory, *, retry_failed: bool) -> TaskHistory:

@@ -12,10 +12,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from blockflow import __version__
 from blockflow.errors import DamagedLedgerError, LedgerError, LedgerFullError, PlanChangedError, RunDirectoryError
@@ -26,8 +29,9 @@ from blockflow.ledger.history import History
 from blockflow.ledger.identity import differences
 from blockflow.ledger.journal import FULL, Journal, journal_files, sync_last
 from blockflow.ledger.owner import Ownership
-from blockflow.ledger.records import Began, BlocksDone, BlocksSkipped
+from blockflow.ledger.records import Began, BlocksDone, BlocksRequeued, BlocksSkipped, CodeKnown, runs_of
 from blockflow.plan.bindings import TaskArrays
+from blockflow.state.transitions import BlockState
 from blockflow.trusted_files import DRAFT
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from blockflow.ledger.identity import PlanIdentity
     from blockflow.ledger.owner import Process
     from blockflow.ledger.records import Record, WorkerKnown
+    from blockflow.plan.slices import Indices
     from blockflow.state.transitions import States
 
 BEAT_SECONDS = 10.0
@@ -47,6 +52,17 @@ BEAT_SECONDS = 10.0
 FOLD_BYTES = 64 * 1024 * 1024
 FOLD_RUNS = 2 * 1024 * 1024
 """A journal of that size, and with so many runs of blocks, is read in 3 s and folded with 200 MB of memory."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCode:
+    """The code of a task, as it is now."""
+
+    digest: str
+    name: str
+    """Of its function."""
+    environment: str
+    """Versions of Python and libraries."""
 
 
 class RunStore:
@@ -90,6 +106,8 @@ class RunStore:
         """Workers of earlier drivers of which nobody said that they are gone: they may still be at work."""
         self.torn_bytes = history.torn
         """Bytes at the end of the journal that were cut off, because their commit had never been acknowledged."""
+        self._history: History | None = history
+        """Until nobody asks about versions any more: it is as large as the journal."""
         self._journal = Journal(disk, epoch, history.next_number, run=self.run)
         self._folding = threading.Lock()
         self._beaten = clock()
@@ -120,6 +138,56 @@ class RunStore:
         with explained(f"the arrays of the run cannot be recorded in {self.path}"):
             bound = RunArrays(run=self.run, directory=os.path.realpath(self.path), tasks=tuple(arrays))
             layout.write_arrays(self._disk, bound)
+
+    def set_codes(self, codes: Sequence[TaskCode]) -> None:
+        """Record which version of each task's code computes the blocks that this driver hands out.
+
+        Raises:
+            LedgerError: That cannot be recorded.
+        """
+        assert self._history is not None
+        news = []
+        for number, code in enumerate(codes):
+            known = self._history.codes(number)
+            if known and known[-1].digest == code.digest:
+                continue
+            same = next((each.version for each in known if each.digest == code.digest), None)
+            version = same or max((each.version for each in known), default=0) + 1
+            news.append(CodeKnown(number, version, self.epoch, code.digest, code.name[:255], code.environment[:255]))
+        if news:
+            self.append(news)
+            self.commit()
+            self._history.changes.replay(news)
+
+    def older(self, number: int) -> tuple[Indices, int]:
+        """Blocks of a task that were done by another version of the code than the present one, and the last such.
+
+        Returns:
+            Their indices, and the newest of the versions that did them; 0 if there are none.
+        """
+        assert self._history is not None
+        codes = self._history.codes(number)
+        if len({code.version for code in codes}) < 2:
+            return np.zeros(0, dtype=np.int64), 0
+        versions = self._history.versions(number)
+        others = np.flatnonzero((versions != 0) & (versions != codes[-1].version))
+        return others, int(versions[others].max(initial=0))
+
+    def forget_versions(self) -> None:
+        """Free what only the questions about code need; they cannot be asked any more."""
+        self._history = None
+
+    def requeue(self, number: int, indices: Indices) -> None:
+        """Record that blocks that are done are to be done again, before any block is handed out.
+
+        Raises:
+            LedgerError: That cannot be recorded.
+        """
+        self.append([BlocksRequeued(number, runs) for runs in runs_of(np.sort(indices))])
+        self.commit()
+        known = self.history[number]
+        known.states[indices] = 0
+        self.history[number] = dataclasses.replace(known, done=int(np.count_nonzero(known.states == BlockState.DONE)))
 
     def begin(self, me: Process) -> None:
         """Begin a file of the journal, and record that this driver began."""
@@ -182,7 +250,10 @@ class RunStore:
             self._folded_bytes, self._runs = self._journal.bytes_written, 0
             history = History(self._disk, self._plan, until=sequence)
             contents = snapshot.SnapshotContents(
-                sequence=sequence, run=self.run, plan=self._plan, notes=history.changes.notes()
+                sequence=sequence,
+                run=self.run,
+                plan=self._plan,
+                notes=history.changes.notes() + history.version_notes(),
             )
             finals: Sequence[States | None] = final_states or [None] * len(self._plan.tasks)
             blocks = [history.encoded(number, final) for number, final in enumerate(finals)]

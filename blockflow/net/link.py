@@ -71,7 +71,9 @@ EXIT_FENCED = 75
 class Link:
     """A connection to the driver, and the blocks that came over it."""
 
-    def __init__(self, connection: Connection, *, task: str, process: int | None) -> None:
+    def __init__(self, connection: Connection, *, task: str, process: int | None, code: str = "") -> None:
+        self._code = code
+        """Digest of the code that this worker was sent."""
         self._path = connection.path
         self._resumable = connection.resumable
         self._task = task
@@ -105,7 +107,13 @@ class Link:
 
     @classmethod
     def open(
-        cls, connection: Connection, *, task: str, process: int | None, grace: Callable[[], float] | None = None
+        cls,
+        connection: Connection,
+        *,
+        task: str,
+        process: int | None,
+        code: str = "",
+        grace: Callable[[], float] | None = None,
     ) -> Link | None:
         """Connect to a run and join it.
 
@@ -113,6 +121,7 @@ class Link:
             connection: Where the run listens.
             task: The task to work for.
             process: Number of the process that the driver started.
+            code: Digest of the code that it was sent; empty if that is not known.
             grace: In a job: how many seconds are left when it is told to end.
 
         Returns:
@@ -124,7 +133,7 @@ class Link:
         """
         if connection.finished:
             return None
-        link = cls(connection, task=task, process=process)
+        link = cls(connection, task=task, process=process, code=code)
         limit = time_limit(os.environ)
         link._ending = Ending(None if limit is None else _now() + limit - time.time())
         link._pipe = link._join(connection)
@@ -149,6 +158,7 @@ class Link:
                     host=place,
                     pid=os.getpid(),
                     started=started(os.getpid()),
+                    code=self._code,
                     now=_now(),
                 )
                 data = self._outgoing()
@@ -536,7 +546,9 @@ def open_link(context: Context, grace: Callable[[], float] | None = None) -> Lin
     connection = read_connection(path)
     try:
         process = None if worker is None else int(worker)
-        return Link.open(connection, task=context["task_id"], process=process, grace=grace)
+        return Link.open(
+            connection, task=context["task_id"], process=process, code=context.get("code") or "", grace=grace
+        )
     except UnreachableError:
         if read_connection(path).finished:
             return None  # the run ended in this very moment

@@ -58,6 +58,11 @@ class Job:
     setup: Callable[[], Any] | None
     teardown: Callable[[Any], Any] | None
 
+    def __blockflow_code__(self) -> tuple[Any, ...]:
+        """What of it is code: what makes results others, apart from the arrays."""
+        pads = [None if pad is None else (pad.mode, pad.options) for pad in self.pads]
+        return self.function, self.call, self.casting, pads, self.setup, self.teardown
+
 
 class OpenJob:
     """A job in the process that does it."""

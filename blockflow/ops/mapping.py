@@ -70,6 +70,7 @@ def map_blocks(
     run_dir: str | os.PathLike[str] | None = None,
     reset: bool = False,
     accept_change: bool = False,
+    rerun_older: bool = False,
     take_over: bool = False,
     progress: bool = True,
 ) -> Any:
@@ -133,6 +134,8 @@ def map_blocks(
             directory is bound to them and to the sources: it is refused with others, or with an output that was deleted
             and made again.
         reset: Forget what the run directory says, and start over.
+        rerun_older: Do blocks again that were done by another version of the function; otherwise they are kept, and a
+            warning says so.
         accept_change: Keep what is done although blocks or arrays are others: see :func:`~blockflow.run_blockwise`.
         take_over: See :func:`~blockflow.run_blockwise`.
         progress: Show how far the run is.
@@ -174,6 +177,7 @@ def map_blocks(
         run_dir=run_dir,
         reset=reset,
         accept_change=accept_change,
+        rerun_older=rerun_older,
         take_over=take_over,
         progress=progress,
     )

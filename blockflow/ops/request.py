@@ -57,6 +57,7 @@ class MapOptions(TypedDict, total=False):
     run_dir: str | os.PathLike[str] | None
     reset: bool
     accept_change: bool
+    rerun_older: bool
     take_over: bool
     progress: bool
 
@@ -91,6 +92,7 @@ class MapRequest:
     run_dir: Any = None
     reset: bool = False
     accept_change: bool = False
+    rerun_older: bool = False
     take_over: bool = False
     progress: bool = True
     also_read: tuple[Any, ...] = ()
@@ -111,8 +113,10 @@ class MapRequest:
         kept = self.cache_bytes
         if isinstance(kept, bool) or not hasattr(kept, "__index__") or kept < 0:
             raise PlanError(f"cache_bytes must be a whole number >= 0, got {kept!r}")
-        if self.run_dir is None and (self.reset or self.accept_change or self.take_over):
-            raise PlanError("reset, accept_change and take_over say what to do with a run_dir; there is none")
+        if self.run_dir is None and (self.reset or self.accept_change or self.take_over or self.rerun_older):
+            raise PlanError(
+                "reset, accept_change, take_over and rerun_older say what to do with a run_dir; there is none"
+            )
         if self.reset and self.accept_change:
             raise PlanError("reset forgets everything that happened, so accept_change has no meaning")
         if self.remote and self.run_dir is None:
@@ -183,6 +187,7 @@ class MapRequest:
             "reset": self.reset,
             "retry_failed": not self.reset,
             "accept_change": self.accept_change,
+            "rerun_older": self.rerun_older,
             "take_over": self.take_over,
         }
 

@@ -20,6 +20,7 @@ from blockflow.net.addresses import endpoint_of
 from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.result import result_of
+from blockflow.run import warn_of_changed_code
 from blockflow.visibility import check_visible
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def _ledger(
     from blockflow.binding import open_ledger
 
     ledger = open_ledger(run_dir, plan, **options)
+    warn_of_changed_code(ledger, stacklevel=4)
     haste = True
     try:
         yield ledger

@@ -63,11 +63,15 @@ class Arrivals:
             task=event.task,
             process=event.process,
             host=event.host,
+            outdated=event.outdated,
             unclaimed={lease.number for lease in self._leases.of_worker(event.worker)},
         )
         self._leases.renew(event.worker, now)
         book = self._books[event.task]
-        book.workers.add(event.worker)
+        if event.outdated:
+            book.workers.discard(event.worker)
+        else:
+            book.workers.add(event.worker)
         book.pool.joined(event.process)
         book.asking.pop(event.worker, None)
         self._touched.add(event.task)
@@ -108,6 +112,9 @@ class Arrivals:
                 self._leases.end(lease)
                 self._outcomes.not_run(self._books[lease.task], lease.outstanding, now)
         worker.unclaimed = None
+        if worker.outdated:
+            self._books[worker.task].outdated.add(number)
+            self._touched.add(worker.task)
         if worker.fenced and number in self.absence:
             self.absence.over(number)
             self._touched.update(range(len(self._books)))

@@ -57,6 +57,8 @@ class WorkerJoined(Struct, frozen=True, kw_only=True):
     pid: int = 0
     started: str = ""
     """When that process started; its number may be given to others."""
+    outdated: bool = False
+    """It has other code than this driver would send."""
 
 
 class LeaseClaimed(Struct, frozen=True, kw_only=True):

@@ -58,6 +58,8 @@ class WorkerBook:
     """Blocks that failed on it since the last one that did not."""
     unclaimed: set[int] | None = None
     """While it is back, but may have more to claim: the leases that it should have, and has not claimed."""
+    outdated: bool = False
+    """It has other code than this driver would send: it keeps what it holds, and gets nothing new."""
     fenced: bool = True
     """Nothing that it may still be at work on was given to others; false if one of its claims was refused."""
 
@@ -249,8 +251,10 @@ class Handout:
         return done
 
     def _let_go(self, book: TaskBook) -> list[ev.Instruction]:
-        """Dismiss workers that are too many."""
-        leaving = surplus_workers(book, self._workers, self._leases)
+        """Dismiss workers that are too many, or have the code of an earlier driver."""
+        outdated = [worker for worker in sorted(book.outdated) if worker in self._workers]
+        book.outdated.clear()
+        leaving = surplus_workers(book, self._workers, self._leases) + outdated
         for worker in leaving:
             book.workers.discard(worker)
             book.asking.pop(worker, None)

@@ -84,6 +84,8 @@ class TaskBook:
         ranks = ranks_for(plan.task.order, plan.grid.shape)
         self.frontier = Frontier(plan.roots(), plan.grid.size, ranks)
         self.pool = Pool(plan.workers)
+        self.outdated: set[int] = set()
+        """Workers with the code of an earlier driver that have claimed what they hold: they are to be dismissed."""
         self.in_jobs = not is_local(plan.launchers)
         """Workers that wait in vain keep machines from others."""
         self.pace = Pace()

@@ -72,6 +72,8 @@ class Hello(_Message, frozen=True, tag=1):
     """The number that it has, if it is back after its connection was lost."""
     started: Name = ""
     """When its process started, as :func:`blockflow.place.started` says; empty if that is not known."""
+    code: Name = ""
+    """Digest of the code that it was sent; empty if it was sent none, or nobody has asked."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

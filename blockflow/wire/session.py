@@ -94,12 +94,21 @@ class WorkerSession:
     # ------------------------------------------------------------------------------------------------ outgoing
 
     def hello(
-        self, *, run: str, task: str, process: int | None, host: str, pid: int, started: str = "", now: float
+        self,
+        *,
+        run: str,
+        task: str,
+        process: int | None,
+        host: str,
+        pid: int,
+        started: str = "",
+        code: str = "",
+        now: float,
     ) -> None:
         """Introduce the worker on a new connection; again, if the one before was lost."""
         worker = None if self.welcome is None else self.welcome.worker
         self._sent_at = {0: now}
-        self._outgoing = [Hello(PROTOCOL, run, task, process, host[:255], pid, worker, started)]
+        self._outgoing = [Hello(PROTOCOL, run, task, process, host[:255], pid, worker, started, code)]
 
     def claim(self, now: float) -> None:
         """Say what is held, when the worker is welcome again, and repeat what may not have been heard.
