@@ -162,7 +162,6 @@ def run_blockwise(
                 rerun_older=rerun_older,
             )
             if_refused.pop_all()
-        warn_of_changed_code(ledger, stacklevel=3)
     elif reset or retry_failed or accept_change or take_over or rerun_older:
         raise PlanError(
             "reset, retry_failed, accept_change, take_over and rerun_older say what to do with a run_dir; there is none"
@@ -170,6 +169,8 @@ def run_blockwise(
     display = make_display(progress=progress, logs=None if ledger is None else ledger.logs)
     haste = True
     try:
+        if ledger is not None:
+            warn_of_changed_code(ledger, stacklevel=3)
         if ledger is not None and (progress or summary):
             for line in ledger.account(plan):
                 display.write(line)

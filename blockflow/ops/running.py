@@ -146,9 +146,9 @@ def _ledger(
     from blockflow.binding import open_ledger
 
     ledger = open_ledger(run_dir, plan, **options)
-    warn_of_changed_code(ledger, stacklevel=4)
     haste = True
     try:
+        warn_of_changed_code(ledger, stacklevel=4)
         yield ledger
         haste = False
     finally:
