@@ -44,6 +44,12 @@ __all__ = ["downsample"]
 _BLOCK_BYTES = 2**24
 """What a block writes at most, if that is more than one chunk, uncompressed; it reads a window for each voxel of it."""
 
+_MOST_SPATIAL = 3
+"""Spatial axes that an OME-Zarr image may have."""
+
+_NOT_SPATIAL = frozenset(("c", "ch", "channel", "channels", "t", "time"))
+"""Names of axes along which no voxels are put together."""
+
 _SMALLEST = 64
 """Voxels: levels are added until no axis that gets smaller has more."""
 
@@ -115,6 +121,7 @@ def downsample(
     source = opened(image, "r", "image")
     dims = source.spatial_dims if isinstance(source, Array) else len(source.shape)
     source = put_into_place(source, None, dims, "image")
+    _check_spatial(source)
     factors = [_positive("factor", each) for each in per_axis("factor", factor, dims)]
     if levels is not None:
         _positive("levels", levels)
@@ -158,6 +165,19 @@ def downsample(
     _describe(group, arrays, paths, name, method)
     list_label(group)
     return [open_ds(group, path) for path in paths]
+
+
+def _check_spatial(source: Array) -> None:
+    """Refuse an image whose channels or time points would be averaged: which axes are spatial is not guessed."""
+    names = source.axis_names or ()
+    odd = [name for name in names[source.channel_dims :] if name.lower() in _NOT_SPATIAL]
+    if source.spatial_dims > _MOST_SPATIAL or odd:
+        said = f" called {', '.join(names)}" if names else ""
+        raise GeometryError(
+            f"image must have {_MOST_SPATIAL} spatial axes at most, and none of channels or time among them, got "
+            f"{source.spatial_dims} axes{said} of shape {source.shape}: say which are spatial, the last ones, with "
+            f"Array(data, voxel_size={(1,) * min(_MOST_SPATIAL, source.spatial_dims - max(1, len(odd)))})"
+        )
 
 
 def _shrink(source: Array, factors: tuple[int, ...], method: Method, block: Block, out: Array) -> None:

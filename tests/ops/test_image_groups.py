@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from blockflow import Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
-from blockflow.errors import ArrayError, PlanError
+from blockflow.errors import ArrayError, GeometryError, PlanError
 from blockflow.ops import downsample
 
 if TYPE_CHECKING:
@@ -118,3 +118,25 @@ def test_places_are_kept(tmp_path: Path) -> None:
     downsample(RAW, tmp_path / "a.zarr", name="raw", **HERE)
     levels = downsample(image, tmp_path / "a.zarr", name="placed", **HERE)
     assert (levels[1].offset, levels[1].voxel_size) == ((40, 8), (16, 8))
+
+
+@pytest.mark.parametrize(
+    ("image", "axes"),
+    [
+        (np.zeros((2, 8, 8, 8)), "4 axes of shape"),
+        (Array(np.zeros((2, 8, 8, 8)), axis_names=("c", "z", "y", "x")), "4 axes called c, z, y, x"),
+        (Array(np.zeros((2, 8, 8)), axis_names=("t", "y", "x")), "3 axes called t, y, x"),
+        (np.zeros((2, 2, 8, 8, 8)), "5 axes of shape"),
+    ],
+)
+def test_channels_are_not_guessed(tmp_path: Path, image: Any, axes: str) -> None:
+    with pytest.raises(GeometryError, match=f"3 spatial axes at most, and none of channels or time .*{axes}"):
+        downsample(image, tmp_path / "a.zarr", **HERE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_channels_that_are_said_stay_apart(tmp_path: Path) -> None:
+    image = np.zeros((2, 8, 8, 8), "u1")
+    image[0] = 200
+    levels = downsample(Array(image, voxel_size=(1, 1, 1)), tmp_path / "a.zarr", **HERE)
+    assert levels[1].to_ndarray().max(axis=(1, 2, 3)).tolist() == [200, 0]
