@@ -225,6 +225,19 @@ def test_stop_asks_first(scene: Scene) -> None:
     assert (scene.folder / "asked").exists()
 
 
+def test_stop_ends_a_forge_that_is_stopped_and_says_so(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """It would never start what it was asked for."""
+    scene.load(lambda: None)
+    forge = scene.launcher._forge
+    assert forge is not None
+    os.kill(forge.pid, signal.SIGSTOP)
+    scene.start(0)
+    scene.launcher.stop(grace=0.1)
+    assert forge.poll() == -signal.SIGKILL
+    assert len(scene.launcher) == 0
+    assert f"process {forge.pid}, which starts workers, did not react" in caplog.text
+
+
 def test_stop_kills_who_does_not_listen(scene: Scene) -> None:
     def deaf() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
