@@ -7,15 +7,17 @@ machine has another disk, and a script may have been edited since.
 
 from __future__ import annotations
 
+import functools
 import marshal
 import sys
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType
 
-__all__ = ["load_code"]
+__all__ = ["load_cached_function", "load_cached_property", "load_code"]
 
 _SHOWN: dict[str, bytes] = {}
 """Sources that are in Python's cache of source lines because of this module, compressed, by file name."""
@@ -48,6 +50,33 @@ def load_code(python: tuple[int, int], packed: bytes, source: bytes | None) -> C
     if source is not None:
         _show(code.co_filename, source)
     return code
+
+
+def load_cached_function(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    """Return a function with a cache of its own, which is empty.
+
+    >>> load_cached_function(abs, {"maxsize": 2, "typed": False})(-1)
+    1
+
+    Args:
+        function: What is cached.
+        parameters: Of :func:`functools.lru_cache`.
+    """
+    cached: Callable[..., Any] = functools.lru_cache(**parameters)(function)
+    return cached
+
+
+def load_cached_property(function: Callable[[Any], Any], name: str | None) -> functools.cached_property[Any]:
+    """Return a cached property.
+
+    Args:
+        function: Computes it.
+        name: The attribute that holds it; None if no class has it yet.
+    """
+    made = functools.cached_property(function)
+    if name is not None:
+        made.__set_name__(object, name)
+    return made
 
 
 def _show(file: str, source: bytes) -> None:

@@ -204,6 +204,16 @@ def _print(text: str) -> None:
         sys.stderr.write(text)
 
 
+def _log_as(levels: dict[str, int], form: str | None) -> None:
+    """Let loggers say here what they say in the process that started this one."""
+    import logging
+
+    if form is not None:
+        logging.basicConfig(format=form)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
 def _take_over(payload: dict[str, Any]) -> None:
     """Make this process look like the one that started it."""
     fill_standard_descriptors()
@@ -227,6 +237,8 @@ def _take_over(payload: dict[str, Any]) -> None:
     os.environ.pop("PYTHONPATH", None)
     if payload["python_path"] is not None:
         os.environ["PYTHONPATH"] = payload["python_path"]
+    if "logging" in payload:
+        _log_as(*payload["logging"])
 
 
 def main(reports: int) -> int:

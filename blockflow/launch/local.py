@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 from blockflow.errors import RunError
 from blockflow.escaping import get_logger
 from blockflow.launch.base import words_of_exit
+from blockflow.launch.interpreter import interpreter_flags
 from blockflow.launch.shared import environment_of_threads
 from blockflow.place import fill_standard_descriptors, is_dead
 from blockflow.wire.orders import FUNCTIONS, MODULES, REPORT_BYTES, STARTED, pack_order, unpack_reports
@@ -91,7 +92,7 @@ class LocalLauncher:
         self._reports, inherited = os.pipe()
         self._forge = subprocess.Popen(
             # -P: a socket.py in the working directory must not stand in for Python's own.
-            [sys.executable, "-P", "-m", "blockflow.worker", str(inherited)],
+            [sys.executable, *interpreter_flags(), "-P", "-m", "blockflow.worker", str(inherited)],
             stdin=subprocess.PIPE,
             stdout=_inherited(sys.__stdout__),
             stderr=_inherited(sys.__stderr__),

@@ -8,9 +8,11 @@ is refused at once, by name.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import threading
+import warnings
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,8 @@ import cloudpickle
 
 from blockflow.errors import NotShippableError
 from blockflow.freshness import SWITCH
-from blockflow.launch.interpreter import places_of_modules
-from blockflow.launch.pickler import dumps
+from blockflow.launch.interpreter import module_path, places_of_modules
+from blockflow.launch.pickler import dumps, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +55,7 @@ def pack_functions(task: Task) -> bytes:
         for module in registered:
             cloudpickle.register_pickle_by_value(module)
         try:
-            return dumps(functions)
+            packed, generators = pack(functions)
         except Exception as error:
             culprits = [name for each in functions for name in _culprits(each)]
             named = f" because of {', '.join(culprits)}" if culprits else ""
@@ -65,6 +67,14 @@ def pack_functions(task: Task) -> bytes:
         finally:
             for module in registered:
                 cloudpickle.unregister_pickle_by_value(module)
+    if generators:
+        warnings.warn(
+            f"the functions of task {task.task_id!r} bring a random generator along ({', '.join(generators)}): every "
+            "worker begins with the same copy of it, and draws the same numbers. Make one in the function: "
+            "numpy.random.default_rng([seed, block.index])",
+            stacklevel=2,
+        )
+    return packed
 
 
 def payload_for(task: Task, context: Context, log: Path | None, *, adds: bool) -> dict[str, Any]:
@@ -83,16 +93,30 @@ def payload_for(task: Task, context: Context, log: Path | None, *, adds: bool) -
         "takes_block": task.takes_block,
         "most_blocks": task.blocks_per_process,
         "directory": os.getcwd(),
-        "path": [entry or os.getcwd() for entry in sys.path],
+        "path": module_path(),
         "environment": {context.ENV_VARIABLE: context.to_env(), **_switches()},
         "reads_others": bool(task.read_write_conflict or task.upstream_tasks),
         "python_path": os.environ.get("PYTHONPATH"),
+        "logging": log_levels(),
     }
 
 
 def _switches() -> dict[str, str]:
     """Choices of this process that its workers elsewhere have to follow."""
     return {name: os.environ[name] for name in (SWITCH,) if name in os.environ}
+
+
+def log_levels() -> tuple[dict[str, int], str | None]:
+    """Return the levels of the loggers of this process, by name, and the format of its root logger's first handler.
+
+    The second is None where it has no handler, and warnings only are printed.
+    """
+    root = logging.getLogger()
+    named = {name: each.level for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
+    levels = {"": root.level} | {name: level for name, level in named.items() if level != logging.NOTSET}
+    if not root.handlers:
+        return levels, None
+    return levels, getattr(root.handlers[0].formatter, "_fmt", None) or logging.BASIC_FORMAT
 
 
 def payload_for_job(payload: dict[str, Any], functions: bytes, timing: Timing, *, output: str) -> dict[str, Any]:
