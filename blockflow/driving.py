@@ -147,10 +147,10 @@ def _coordinator(
 
     run = os.urandom(8).hex() if ledger is None else ledger.run_id
     logs = get_log_basedir() if ledger is None else ledger.logs
+    functions = functions or [pack_functions(task.task) for task in scheduler.plan.tasks]
     if logs is not None:
         check_log_folders(logs, [task.task_id for task in scheduler.plan.tasks])
     codes = () if ledger is None else ledger.codes
-    functions = functions or [pack_functions(task.task) for task in scheduler.plan.tasks]
     crew = Crew(scheduler.plan, launcher, functions, logs=logs, adds_logs=ledger is not None, codes=codes)
     crew.load()  # now, because nobody waits yet
     directory = _private_directory() if ledger is None else ledger.connection_directory
