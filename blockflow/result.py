@@ -96,9 +96,35 @@ class RunResult(Mapping[str, "TaskState"]):
     def __repr__(self) -> str:
         verdict = "complete" if self else "INCOMPLETE"
         tasks = ", ".join(
-            f"{name}: {state.completed_count}/{state.total_block_count}" for name, state in self._states.items()
+            f"{name}: {state.completed_count}/{state.total_block_count}{_lost(state)}"
+            for name, state in self._states.items()
         )
-        return f"<RunResult {verdict}; {tasks}>"
+        first = next((f"; {cause.task_id}: {cause.error}" for cause in self.causes), "")
+        return f"<RunResult {verdict}; {tasks}{first}>"
+
+    def summary(self) -> str:
+        """The result as text of several lines: blocks of each task, and why some are not done."""
+        lines = ["complete" if self else "NOT COMPLETE"]
+        lines += [
+            f"{name}: {state.completed_count} of {state.total_block_count} blocks done{_lost(state)}"
+            for name, state in self._states.items()
+        ]
+        for cause in self.causes:
+            place = f" at {cause.where}" if cause.where else ""
+            lines.append(f"{cause.task_id}: {len(cause.blocks)} failed: {cause.error}{place}")
+        return "\n".join(lines + self.problems)
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        from html import escape
+
+        return f"<pre>{escape(self.summary())}</pre>"
+
+
+def _lost(state: TaskState) -> str:
+    """Blocks that failed or could not run, in words with a comma in front."""
+    counts = ((state.failed_count, "failed"), (state.orphaned_count, "orphaned"))
+    return "".join(f", {count} {word}" for count, word in counts if count)
 
 
 def result_of(scheduler: Scheduler) -> RunResult:

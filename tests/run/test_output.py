@@ -35,7 +35,7 @@ result = run_blockwise([second], OPTIONS)
 open("result", "w").write(repr(result))
 """
 
-RESULT = "<RunResult INCOMPLETE; first: 2/3, second: 2/3>"
+RESULT = "<RunResult INCOMPLETE; first: 2/3, 1 failed, second: 2/3, 1 orphaned; first: ValueError: bad block>"
 
 
 def script(folder: Path, options: str = "") -> list[str]:

@@ -342,3 +342,16 @@ def test_a_map_raises_what_kept_its_workers_from_beginning() -> None:
 
     with pytest.raises(RunError, match="no licence"):
         map_blocks(np.sum, np.zeros(4), grid=2, collect=True, num_workers=1, setup=setup, timeout=60, progress=False)
+
+
+def test_a_result_shows_how_many_blocks_failed_and_why() -> None:
+    def fail(block: Block) -> None:
+        if block.index != 1:
+            raise ValueError("a < b")
+
+    result = run(fail)
+    assert repr(result) == "<RunResult INCOMPLETE; t: 1/3, 2 failed; t: ValueError: a < b>"
+    assert result.summary().splitlines()[:2] == ["NOT COMPLETE", "t: 1 of 3 blocks done, 2 failed"]
+    assert "t: 2 failed: ValueError: a < b at test_reasons.py:" in result.summary()
+    assert "ValueError: a &lt; b" in result._repr_html_()
+    assert repr(run(lambda block: None)) == "<RunResult complete; t: 3/3>"
