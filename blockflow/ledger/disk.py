@@ -36,7 +36,11 @@ class AppendFile(Protocol):
         """
 
     def sync(self) -> None:
-        """Return when everything appended so far is durable."""
+        """Return when everything appended so far is durable.
+
+        Raises:
+            FileNotFoundError: The file has been removed, or moved elsewhere.
+        """
 
     def truncate(self, size: int) -> None:
         """Cut the file to a size in bytes."""
@@ -139,7 +143,7 @@ class LocalDisk:
     def open(self, path: str) -> AppendFile:
         """See :class:`Disk`."""
         with self._folder(path) as (folder, name):
-            return _LocalFile(folder.open(name, os.O_WRONLY))
+            return _LocalFile(str(self.root / path), folder.open(name, os.O_WRONLY))
 
     def rename(self, old: str, new: str) -> None:
         """See :class:`Disk`."""
@@ -192,9 +196,12 @@ class LocalDisk:
 class _LocalFile:
     """An open file, and how long it is: one writer knows that better than the server of a network file system."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._path = path
         self._descriptor = descriptor
-        self._size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        self._size = status.st_size
+        self._counts_names = status.st_nlink > 0  # some file systems in user space do not
 
     def append(self, data: bytes) -> None:
         _write_at(self._descriptor, data, self._size)
@@ -203,6 +210,9 @@ class _LocalFile:
     def sync(self) -> None:
         # macOS has no fdatasync
         getattr(os, "fdatasync", os.fsync)(self._descriptor)
+        os.lstat(self._path)  # what is written to a file without a name is lost when it is closed
+        if self._counts_names and os.fstat(self._descriptor).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "the file was removed, and another one made", self._path)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)

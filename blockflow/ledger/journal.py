@@ -304,6 +304,13 @@ class Journal:
             raise self._broken
 
     def _fail(self, error: OSError) -> LedgerError:
+        if isinstance(error, FileNotFoundError):
+            self._broken = LedgerError(
+                f"the journal is gone while the run goes on ({error}): it was removed or moved, and what happened to "
+                "the blocks since then is not recorded. Nothing more is; put the journal back and run the same again, "
+                "or pass reset=True to start over"
+            )
+            return self._broken
         self._broken = LedgerError(
             f"the ledger cannot be written ({error}): the disk or the file server failed, and nobody knows what is on "
             "it. Nothing more is recorded; run the same again when the file system is well"

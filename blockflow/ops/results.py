@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blockflow.errors import RunError
 from blockflow.freshness import refresh_folder, refresh_now
 from blockflow.launch.pickler import dumps
+from blockflow.trusted_files import PRIVATE, open_folder, opened_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +53,8 @@ class Record:
     def load(self) -> Any:
         """What is kept."""
         refresh_now(self.path)
-        with self.path.open("rb") as file:
-            return pickle.loads(os.pread(file.fileno(), self.length, self.offset))
+        with opened_file(self.path, private=True) as descriptor:
+            return pickle.loads(os.pread(descriptor, self.length, self.offset))
 
 
 class ResultWriter:
@@ -77,9 +78,9 @@ class ResultWriter:
                 "return arrays, numbers, text, or containers of them"
             ) from error
         if self._descriptor is None:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            path = self._folder / f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+            with open_folder(self._folder, make=PRIVATE, private=True) as folder:
+                self._descriptor = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         rest = memoryview(_HEADER.pack(kind, index, attempt, len(body), zlib.crc32(body)) + body)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
@@ -144,13 +145,13 @@ class ResultFolder:
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
             begin = self._read.get(path, 0)
             refresh_now(path)
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
+            with opened_file(path, private=True) as descriptor:
+                size = os.fstat(descriptor).st_size
                 while begin + _HEADER.size <= size:
-                    header = os.pread(file.fileno(), _HEADER.size, begin)
+                    header = os.pread(descriptor, _HEADER.size, begin)
                     kind, index, attempt, length, crc = _HEADER.unpack(header)
                     body = begin + _HEADER.size
-                    if body + length > size or not _is_whole(file.fileno(), body, length, crc):
+                    if body + length > size or not _is_whole(descriptor, body, length, crc):
                         break  # it is being written, or its writer was killed
                     begin = body + length
                     yield Record(kind, index, attempt, path, body, length)

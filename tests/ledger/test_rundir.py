@@ -16,6 +16,7 @@ import pytest
 from blockflow.errors import (
     DamagedLedgerError,
     DriverAliveError,
+    LedgerError,
     LedgerVersionError,
     PlanChangedError,
     RunDirectoryError,
@@ -160,6 +161,29 @@ def test_a_directory_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "listdir", forbidden)
     with pytest.raises(RunDirectoryError, match="Permission denied"):
         open_run(tmp_path, plan_of())
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "removed and made again"])
+def test_a_journal_that_is_gone_in_the_middle_of_a_run_is_noticed_at_the_next_commit(tmp_path: Path, how: str) -> None:
+    store = open_run(tmp_path / "x", plan_of())
+    store.append([done(0)])
+    store.commit()
+    journal = tmp_path / "x" / "journal"
+    names = [path.name for path in journal.iterdir()]
+    if how == "moved":
+        journal.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(journal)
+    if how == "removed and made again":
+        journal.mkdir()
+        for name in names:
+            (journal / name).touch()
+    store.append([done(1)])
+    with pytest.raises(LedgerError, match="the journal is gone while the run goes on"):
+        store.commit()
+    with pytest.raises(LedgerError, match="the journal is gone"):
+        store.commit()
+    store.close()
 
 
 def test_damage_in_the_middle_is_named_and_nothing_is_changed(tmp_path: Path) -> None:
