@@ -7,6 +7,7 @@ connect could also read the key. On the network it listens with TLS, and both si
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from blockflow.errors import ConnectionFileError, UnreachableError
@@ -24,6 +25,9 @@ CONNECT_SECONDS = 10.0
 
 HASTY_SECONDS = 3.0
 """The same in the first round, if there are others: where packets vanish, nobody says so."""
+
+OUT_OF_TIME = {9: "is not valid yet", 10: "has expired"}
+"""By number of an error of OpenSSL's verification: what it says of the time."""
 
 
 def dial(connection: Connection) -> Pipe:
@@ -150,6 +154,12 @@ class _Search:
 
         name, host, port = candidate
         where = shown(host, port) if host == name else f"{shown(name, port)} at {host}"
+        if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in OUT_OF_TIME:
+            now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            return (
+                f"{where} answers, but its certificate {OUT_OF_TIME[error.verify_code]} on this machine, where "
+                f"it is {now}: the clocks of the two differ"
+            )
         if isinstance(error, ssl.SSLError):
             return f"{where} answers, but not with the key of run {self._run} ({error.reason or error})"
         return f"{where} ({error})"

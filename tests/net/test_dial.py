@@ -80,9 +80,9 @@ class Door:
 class Scene:
     """Doors of a run, and its connection file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ahead: datetime.timedelta = datetime.timedelta(0)) -> None:
         self._folder = folder
-        self._pem = make_certificate("run", datetime.datetime.now(datetime.UTC))
+        self._pem = make_certificate("run", datetime.datetime.now(datetime.UTC) + ahead)
         self.doors: list[Door] = []
 
     def connection(self, *addresses: Address) -> Connection:
@@ -166,6 +166,24 @@ def test_every_address_and_what_happened_there_is_named(
     assert f"127.0.0.1:{foreign.address[1]} answers, but not with the key of run run" in said
     assert f"{NOWHERE}:9 (Name or service not known)" in said
     assert f"this machine ({socket.gethostname()}) cannot reach that address: then pass host= or advertise=" in said
+
+
+@pytest.mark.parametrize(("days", "said"), [(3, "is not valid yet"), (-100, "has expired")])
+def test_clocks_that_differ_are_named(tmp_path: Path, days: int, said: str) -> None:
+    scene = Scene(tmp_path / "private", datetime.timedelta(days=days))
+    door = scene.door()
+    with pytest.raises(UnreachableError) as caught:
+        dial(scene.connection(door.address))
+    door.close()
+    assert said in str(caught.value)
+    assert "the clocks of the two differ" in str(caught.value)
+
+
+def test_a_clock_that_is_hours_behind_is_no_hindrance(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "private", datetime.timedelta(hours=23))
+    door = scene.door()
+    dial(scene.connection(door.address)).close()
+    door.close()
 
 
 def test_every_address_of_a_name_is_tried(scene: Scene, nobody: Address) -> None:
