@@ -65,17 +65,18 @@ class Reader(_Place):
     def read(self, box: Box) -> NDArray[Any]:
         """A new array of the voxels of a box; what is outside the array is left out, or padded."""
         wanted = self.voxels(box)
-        key = []
+        key, shape = [], list(self.channels)
         outside = False
         for (begin, end), extent in zip(wanted, self.extents, strict=True):
             if begin < 0 or end > extent:
                 outside = True
                 begin, end = max(begin, 0), min(end, extent)
             key.append(slice(begin, end))
+            shape.append(end - begin)
         if outside and self.pad is not None:
             return padded(self.data, len(self.channels), wanted, self.extents, self.pad)
         part = np.asarray(self.data[(*self.every_channel, *key)])
-        if part.shape != (*self.channels, *(cut.stop - cut.start for cut in key)) or part.dtype != self.dtype:
+        if part.shape != tuple(shape) or part.dtype != self.dtype:
             self._check_part(part, key)
         # Arrays in memory answer with views of themselves; functions may change what they are given.
         return part if part.base is None and part.flags.writeable else part.copy()
