@@ -94,6 +94,20 @@ def _parser() -> argparse.ArgumentParser:
         "name a task, a list of tasks, or a function that returns them",
     )
     plan.set_defaults(run=_plan)
+
+    verify = commands.add_parser(
+        "verify",
+        help="find blocks of a run whose results are missing or cannot be read, and put them back",
+        description="List the chunks of all outputs of a run, and say which of those are missing that blocks have "
+        "stored. The exit code is 0 only if nothing is missing or unreadable.",
+    )
+    verify.add_argument("run_dir", metavar="RUN", type=_path, help="the run directory")
+    verify.add_argument("--requeue", action="store_true", help="put such blocks back: the run does them again")
+    verify.add_argument("--read", action="store_true", help="read every chunk as well")
+    verify.add_argument(
+        "--take-over", action="store_true", help="the driver that seems to be at work there is certainly dead"
+    )
+    verify.set_defaults(run=_verify)
     _add_run_commands(commands)
     return parser
 
@@ -167,6 +181,17 @@ def _demo(arguments: argparse.Namespace) -> int:
     outcome = run_demo(arguments.picture, arguments.output, workers=arguments.workers)
     _say(f"\n{outcome.account()}")
     return DONE if outcome.verdict.passed else WRONG
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from blockflow.ops.verifying import runs_below, verify
+
+    right = True
+    for run_dir in runs_below(arguments.run_dir):
+        found = verify(run_dir, read=arguments.read, requeue=arguments.requeue, take_over=arguments.take_over)
+        sys.stdout.write(f"{run_dir}:\n{found}\n")
+        right = right and bool(found)
+    return DONE if right else WRONG
 
 
 def _plan(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from blockflow.plan.returns import ARRAY_REMARK, check_has_begun, check_has_run,
 from blockflow.state import events as ev
 from blockflow.state.checks import call_checks
 from blockflow.state.leases import TARGET_SECONDS
+from blockflow.tally import TALLY
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -64,6 +65,12 @@ def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Gener
     plan = scheduler.plan
     check_serial(plan)
     diary = _Diary(scheduler, ledger)
+    if ledger is not None:
+        outputs = [output.array for task in plan.tasks for output in task.task.stored_outputs]
+        if outputs:
+            from blockflow.arrays.writing import places_of
+
+            TALLY.watch(places_of(outputs))
     functions = [_Function(task.task, task.number) for task in plan.tasks]
     todo: deque[ev.Instruction] = deque()
     for task in plan.tasks:
@@ -98,6 +105,7 @@ def run_serially(scheduler: Scheduler, ledger: RunLedger | None = None) -> Gener
                 todo += scheduler.handle(ev.BlocksAsked(worker=instruction.worker), time.monotonic())
     finally:
         diary.close()
+        TALLY.watch([])
     for function in functions:
         function.close()
 
@@ -173,6 +181,7 @@ class _Lease:
         self._indices = granted.indices.tolist()
         self._done = self._reported = 0
         self._seconds = 0.0
+        self._stored: list[int] = []
         self._last_report = time.monotonic()
         self._failures: tuple[ev.BlockFailure, ...] = ()
 
@@ -188,6 +197,8 @@ class _Lease:
         now = time.monotonic()
         self._seconds += now - began
         self._done += 1
+        if TALLY.watched:
+            self._stored.append(TALLY.take())
         if block.status is BlockStatus.FAILED:
             self._failures = (ev.BlockFailure(index=index, error="block.status was set to FAILED"),)
         if self._failures or now - self._last_report > TARGET_SECONDS:
@@ -204,7 +215,9 @@ class _Lease:
             upto=self._done,
             seconds=self._seconds,
             failures=self._failures,
+            stored=tuple(self._stored),
         )
+        self._stored = []
         self._reported, self._seconds, self._failures = self._done, 0.0, ()
         self._last_report = time.monotonic()
         self._todo += self._scheduler.handle(report, self._last_report)

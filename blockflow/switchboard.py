@@ -325,6 +325,7 @@ class Switchboard:
             upto=message.upto,
             seconds=message.microseconds / 1e6,
             failures=() if failure is None else (failure,),
+            stored=tuple(wire.unpack_stored(message.stored)) if message.stored else (),
         )
 
     def _carry_out(self, instructions: Iterable[ev.Instruction]) -> list[Action]:

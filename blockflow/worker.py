@@ -33,6 +33,7 @@ from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link, print_failure
 from blockflow.place import fill_standard_descriptors
 from blockflow.plan.block import BlockStatus
+from blockflow.tally import TALLY
 from blockflow.wire.failures import describe
 from blockflow.wire.orders import ENDED, FUNCTIONS, MODULES, ORDER_BYTES, STARTED, pack_report, unpack_order
 from blockflow.worker_output import redirect
@@ -112,6 +113,7 @@ def be_worker(payload: dict[str, Any]) -> int:
         if payload["takes_block"]:
             expect_writers(always=payload["reads_others"])
         function, setup, teardown = _load(payload)
+        TALLY.watch(payload.get("counted", ()))
         if not payload["takes_block"]:
             _check_begun(function(), "the process function")
             return 0

@@ -9,14 +9,23 @@ themselves, and are left alone.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from itertools import pairwise, product
+from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from blockflow.arrays.window import Window
+from blockflow.tally import TALLY
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
-__all__ = ["write_voxels"]
+__all__ = ["place_of_data", "places_of", "write_voxels"]
 
 
 def write_voxels(data: Any, key: tuple[slice, ...], values: NDArray[Any]) -> None:
@@ -34,9 +43,63 @@ def write_voxels(data: Any, key: tuple[slice, ...], values: NDArray[Any]) -> Non
         key: A slice without step for each axis, from 0 or more on.
         values: What to write; has the dtype of the array.
     """
+    target = data
     if _compares_chunks(data) and _every_chunk_is_stored(data, key, values):
-        data = data.with_config({"write_empty_chunks": True})
-    data[key] = values
+        target = data.with_config({"write_empty_chunks": True})
+    target[key] = values
+    if TALLY.watched:
+        _count(data, key, values, all_stored=target is not data)
+
+
+def place_of_data(data: Any) -> str:
+    """Return where a zarr array is, by which its chunks are counted; empty for anything else.
+
+    Args:
+        data: Any array-like; of a part of an array, the place of the whole.
+    """
+    while isinstance(data, Window):
+        data = data.source
+    store = getattr(data, "store", None)
+    if store is None or not hasattr(data, "store_path"):
+        return ""
+    root = getattr(store, "root", None)
+    return str(data.store_path) if root is None else _real_path(os.path.join(root, data.path))
+
+
+def places_of(arrays: Iterable[Any]) -> list[str]:
+    """Return the places of those of some arrays whose chunks can be counted."""
+    return [place for array in arrays if (place := place_of_data(getattr(array, "data", array)))]
+
+
+@functools.lru_cache(maxsize=256)
+def _real_path(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def _count(data: Any, key: tuple[slice, ...], values: NDArray[Any], *, all_stored: bool) -> None:
+    """Add the chunks (shards, if there are any) that a write has stored to the tally."""
+    if place_of_data(data) not in TALLY.watched:
+        return
+    while isinstance(data, Window):
+        parts = [each[part] for each, part in zip(data.ranges, key, strict=True)]
+        key = tuple(slice(part.start, part.stop) for part in parts)
+        data = data.source
+    if any(part.start >= part.stop for part in key):
+        return
+    units = data.shards or data.chunks
+    cuts = [_parts(part, unit) for part, unit in zip(key, units, strict=True)]
+    if all_stored or data.config.write_empty_chunks:
+        TALLY.add(prod(map(len, cuts)))
+        return
+    whole = np.broadcast_to(values, tuple(part.stop - part.start for part in key))
+    TALLY.add(sum(_has_other(whole[chunk], data.fill_value) for chunk in product(*cuts)))
+
+
+def _has_other(voxels: NDArray[Any], fill: Any) -> bool:
+    """Whether any voxel has another value than the fill value."""
+    if fill != fill:  # NaN
+        return not bool(np.isnan(voxels).all())
+    return bool(voxels[(0,) * voxels.ndim] != fill) or bool((voxels != fill).any())
 
 
 @functools.cache

@@ -90,6 +90,7 @@ def payload_for(task: Task, context: Context, log: Path | None, *, adds: bool) -
         "task": task.task_id,
         "log": None if log is None else str(log.resolve()),
         "adds": adds,
+        "counted": _counted_places(task) if adds else [],  # there is a run directory then
         "takes_block": task.takes_block,
         "most_blocks": task.blocks_per_process,
         "directory": os.getcwd(),
@@ -117,6 +118,15 @@ def log_levels() -> tuple[dict[str, int], str | None]:
     if not root.handlers:
         return levels, None
     return levels, getattr(root.handlers[0].formatter, "_fmt", None) or logging.BASIC_FORMAT
+
+
+def _counted_places(task: Task) -> list[str]:
+    """Places of the outputs of a task whose chunks are counted when blocks write to them."""
+    if not task.stored_outputs:
+        return []
+    from blockflow.arrays.writing import places_of
+
+    return places_of(each.array for each in task.stored_outputs)
 
 
 def payload_for_job(payload: dict[str, Any], functions: bytes, timing: Timing, *, output: str) -> dict[str, Any]:

@@ -37,6 +37,9 @@ EPOCH_BITS = 40
 REQUEUED = 255
 """Stands for the state of blocks that were done and are to be done again; no attempt has ended."""
 
+MOST_STORED = 2**32 - 1
+"""A block that has stored as many chunks or more is shown with one less."""
+
 MOST_ATTEMPTS = 65535
 """A block that was attempted more often is shown with this number."""
 
@@ -113,6 +116,7 @@ class TaskChanges:
         self._states = array("B")
         self._seconds = array("f")
         self._versions = array("H")
+        self._stored = array("I")
         self.codes: list[rec.CodeKnown] = []
         """Versions of the code, each with the epoch from which on it computed blocks; a version may be there twice."""
         self.saved_versions: list[rec.BlocksOfVersion] = []
@@ -140,12 +144,15 @@ class TaskChanges:
         ):
             versions[begin : begin + count] = version if state == BlockState.DONE else 0
 
-    def add(self, runs: tuple[int, ...], state: int, seconds: float = 0.0, version: int = 0) -> None:
+    def add(
+        self, runs: tuple[int, ...], state: int, seconds: float = 0.0, version: int = 0, stored: int | None = None
+    ) -> None:
         """Runs of blocks, as in a record, came into a state.
 
         Raises:
             DamagedLedgerError: The task has no such blocks.
         """
+        chunks = 0 if stored is None else min(stored + 1, MOST_STORED)
         end = sum(runs)
         if end > self.size:
             raise DamagedLedgerError(
@@ -158,6 +165,7 @@ class TaskChanges:
             self._states.append(state)
             self._seconds.append(seconds)
             self._versions.append(version)
+            self._stored.append(chunks)
         else:
             begins, counts = rec.blocks_of(runs)
             self._begins.frombytes(begins.tobytes())
@@ -165,6 +173,7 @@ class TaskChanges:
             self._states.extend([state] * len(begins))
             self._seconds.extend([seconds] * len(begins))
             self._versions.extend([version] * len(begins))
+            self._stored.extend([chunks] * len(begins))
 
     @property
     def run_count(self) -> int:
@@ -199,6 +208,7 @@ class TaskChanges:
         states: States,
         attempts: npt.NDArray[np.uint16] | None = None,
         seconds: npt.NDArray[np.float32] | None = None,
+        stored: npt.NDArray[np.uint32] | None = None,
     ) -> None:
         """Write what is said about a range of blocks into arrays over it.
 
@@ -208,6 +218,7 @@ class TaskChanges:
             states: Of the range.
             attempts: Of the range, counted on; None if nobody wants to know.
             seconds: Of the range; None if nobody wants to know.
+            stored: Of the range; None if nobody wants to know.
         """
         begins, counts = (part[chosen] for part in self._runs())
         first = np.maximum(begins, begin)
@@ -221,6 +232,9 @@ class TaskChanges:
         if seconds is not None:
             done = what == BlockState.DONE
             seconds[blocks[done]] = np.repeat(np.frombuffer(self._seconds, dtype=np.float32)[chosen], length)[done]
+        if stored is not None:
+            done = what == BlockState.DONE
+            stored[blocks[done]] = np.repeat(np.frombuffer(self._stored, dtype=np.uint32)[chosen], length)[done]
 
     def _runs(self) -> tuple[Indices, Indices]:
         """First blocks and numbers of blocks of all runs, in order."""
@@ -247,7 +261,7 @@ class Changes:
         """
         for record in records:
             if isinstance(record, rec.BlocksDone):
-                self._ended(record, BlockState.DONE, record.microseconds)
+                self._ended(record, BlockState.DONE, record.microseconds, record.stored)
             else:
                 self._take(record)
 
@@ -300,11 +314,17 @@ class Changes:
             case rec.WorkerGone():
                 self.workers.pop(record.worker, None)
 
-    def _ended(self, record: rec.BlocksDone | rec.BlocksSkipped, state: BlockState, microseconds: int) -> None:
+    def _ended(
+        self,
+        record: rec.BlocksDone | rec.BlocksSkipped,
+        state: BlockState,
+        microseconds: int,
+        stored: int | None = None,
+    ) -> None:
         task = self._task(record.task)
         runs = record.runs
         version = task.version_of(record.attempt) if isinstance(record, rec.BlocksDone) else 0
-        task.add(runs, state, microseconds / sum(runs[1::2]) / 1e6, version)
+        task.add(runs, state, microseconds / sum(runs[1::2]) / 1e6, version, stored)
         if task.troubles.counts:
             begins, counts = rec.blocks_of(runs)
             task.troubles.forget(zip(begins.tolist(), counts.tolist(), strict=True))

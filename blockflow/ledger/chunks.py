@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CHUNK_BLOCKS = 1 << 20
 """Blocks in a chunk at most: 1 MiB of states, and 1 to 100 files for a task of up to 10^8 blocks."""
 
-DTYPES = {"state": "<u1", "attempts": "<u2", "seconds": "<f4"}
-"""The arrays of a task."""
+DTYPES = {"state": "<u1", "attempts": "<u2", "seconds": "<f4", "stored": "<u4"}
+"""The arrays of a task; `stored` is the number of chunks that a block has stored, plus one, and 0 if it is unknown."""
 
 _GZIP = 31
 """What zlib wants to hear to write and read gzip."""

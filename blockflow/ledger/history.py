@@ -178,7 +178,12 @@ class History:
             arrays = {name: _zeros(name, layout.length(chunk)) for name in names}
         if chosen is not None:
             self.changes.tasks[number].apply(
-                chosen, int(layout.edges[chunk]), arrays["state"], arrays.get("attempts"), arrays.get("seconds")
+                chosen,
+                int(layout.edges[chunk]),
+                arrays["state"],
+                arrays.get("attempts"),
+                arrays.get("seconds"),
+                arrays.get("stored"),
             )
         return arrays
 

@@ -118,6 +118,14 @@ class Ledger:
             lambda: self._asked(task_id, lambda history, n: {code.version: code for code in reversed(history.codes(n))})
         )
 
+    def stored(self, task_id: str) -> npt.NDArray[np.int64]:
+        """How many chunks every block that is done has stored, -1 if that is unknown: an array over the grid.
+
+        Chunks of all outputs of the task together, and shards where there are any. Only what was written with
+        :mod:`blockflow.arrays` or by operations is counted.
+        """
+        return self._array(task_id, "stored").astype(np.int64) - 1
+
     def counts(self, task_id: str) -> dict[str, int]:
         """Number of blocks in each state; blocks that wait or run are ``"pending"``."""
         found = np.bincount(self.states(task_id).ravel(), minlength=len(BlockState)).tolist()

@@ -83,6 +83,8 @@ class BlocksDone(_WithRuns, frozen=True, tag=4):
     """Of the first block; the others follow one by one. Where attempts leave one out, another record begins."""
     microseconds: Natural
     """That they took together."""
+    stored: Natural | None = None
+    """Chunks that each of them has stored; None if nobody has counted."""
 
 
 class BlocksSkipped(_WithRuns, frozen=True, tag=5):

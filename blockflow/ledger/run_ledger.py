@@ -18,6 +18,7 @@ from blockflow.state import records as said
 from blockflow.state.restoring import TaskHistory
 from blockflow.state.retries import Mishaps
 from blockflow.state.transitions import BlockState
+from blockflow.tally import UNKNOWN
 from blockflow.trusted_files import open_folder
 
 if TYPE_CHECKING:
@@ -295,11 +296,16 @@ def _done(record: said.RecordDone) -> Iterator[rec.Record]:
     """A record for each sequence of consecutive attempts."""
     order = np.argsort(record.indices, kind="stable")
     indices, attempts = record.indices[order], record.attempts[order]
-    cuts = np.flatnonzero((np.diff(attempts) != 1) | (np.diff(indices) < 0)) + 1
+    apart = (np.diff(attempts) != 1) | (np.diff(indices) < 0)
+    stored = np.full(len(indices), UNKNOWN) if record.stored is None else record.stored[order]
+    if record.stored is not None:
+        apart |= np.diff(stored) != 0
+    cuts = np.flatnonzero(apart) + 1
     each = max(0.0, record.seconds) / len(indices)
-    for part, tried in zip(np.split(indices, cuts), np.split(attempts, cuts), strict=True):
+    for part, tried, chunks in zip(*(np.split(those, cuts) for those in (indices, attempts, stored)), strict=True):
         at = int(tried[0])
+        count = None if chunks[0] < 0 else int(chunks[0])
         for runs in rec.runs_of(part):
             blocks = sum(runs[1::2])
-            yield rec.BlocksDone(record.task, runs, at, round(each * blocks * 1e6))
+            yield rec.BlocksDone(record.task, runs, at, round(each * blocks * 1e6), count)
             at += blocks

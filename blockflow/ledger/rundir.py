@@ -43,6 +43,7 @@ from blockflow.trusted_files import PRIVATE, open_folder
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     from blockflow.plan.bindings import TaskArrays
     from blockflow.plan.plan import Plan
@@ -103,21 +104,7 @@ def open_run(
     except OSError as error:
         raise RunDirectoryError(f"run directory {directory} cannot be made: {error}") from error
     disk = LocalDisk(directory)
-    try:
-        layout.check_format(disk, str(directory))
-        with open_folder(directory) as folder:
-            if not folder.keeps_modes:
-                raise RunDirectoryError(
-                    f"run directory {directory} is on a file system that keeps no owners or modes, where others could "
-                    "read the key of the run: use another one"
-                )
-            for name in (layout.CONNECTION, layout.LOGS):
-                if folder.status(name) is not None:
-                    folder.folder(name, private=name == layout.CONNECTION).close()
-    except UntrustedFileError as error:
-        raise RunDirectoryError(f"run directory not used: {error}") from error
-    except OSError as error:
-        raise RunDirectoryError(f"run directory {directory} cannot be used: {error}") from error
+    _check(disk, directory)
     store = open_store(
         disk,
         directory,
@@ -135,3 +122,52 @@ def open_run(
         for name in (layout.CONNECTION, layout.LOGS):
             folder.folder(name, make=PRIVATE).close()
     return store
+
+
+def reopen_run(path: str | os.PathLike[str], *, take_over: bool = False) -> RunStore:
+    """Open the run directory of a run that was begun, whatever its plan is, to add to its record.
+
+    Args:
+        path: Of the directory.
+        take_over: The driver that seems to be at work here is certainly dead.
+
+    Raises:
+        RunDirectoryError: It is none, or nothing was begun in it, or it is not private.
+        DriverAliveError: A driver is at work in it.
+        LedgerError: Its ledger cannot be used.
+    """
+    directory = local_path(path, "run_dir", RunDirectoryError).absolute()
+    disk = LocalDisk(directory)
+    _check(disk, directory)
+    plan = layout.read_plan(disk)
+    if plan is None:
+        raise RunDirectoryError(f"no run was begun in {directory}")
+    return open_store(
+        disk,
+        directory,
+        plan,
+        me=this_process(),
+        alive=is_alive,
+        clock=time.time,
+        new_run=secrets.token_hex(16),
+        take_over=take_over,
+    )
+
+
+def _check(disk: LocalDisk, directory: Path) -> None:
+    """Refuse a directory that is not a private run directory, or cannot become one."""
+    try:
+        layout.check_format(disk, str(directory))
+        with open_folder(directory) as folder:
+            if not folder.keeps_modes:
+                raise RunDirectoryError(
+                    f"run directory {directory} is on a file system that keeps no owners or modes, where others could "
+                    "read the key of the run: use another one"
+                )
+            for name in (layout.CONNECTION, layout.LOGS):
+                if folder.status(name) is not None:
+                    folder.folder(name, private=name == layout.CONNECTION).close()
+    except UntrustedFileError as error:
+        raise RunDirectoryError(f"run directory not used: {error}") from error
+    except OSError as error:
+        raise RunDirectoryError(f"run directory {directory} cannot be used: {error}") from error

@@ -32,6 +32,7 @@ from blockflow.net.dial import dial
 from blockflow.net.signals import HEARD, IN_JOBS, Signals
 from blockflow.place import COORDINATOR_THREAD, started, this_place
 from blockflow.plan.block import Block
+from blockflow.tally import TALLY
 from blockflow.wire.ending import Advice, Ending, time_limit
 from blockflow.wire.failures import FailureText
 from blockflow.wire.framing import frame
@@ -231,7 +232,8 @@ class Link:
             if self._session.timeout_of(given) is not None:
                 self._set_alarm(now)
             self._ending.measured(seconds)
-            self._session.block_done(given, failure, seconds, now, asks=asks)
+            stored = TALLY.take() if TALLY.watched else None
+            self._session.block_done(given, failure, seconds, now, asks=asks, stored=stored)
             self._flush()
 
     def unable(self, why: FailureText) -> None:

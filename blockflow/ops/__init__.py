@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blockflow.ops.points import dedupe_points, merge_points, own_points
     from blockflow.ops.pyramids import downsample
     from blockflow.ops.relabelling import relabel
+    from blockflow.ops.verifying import verify
 else:  # hidden, or type checkers take any name for exported
     _MODULES = {
         "dedupe_points": "points",
@@ -27,6 +28,7 @@ else:  # hidden, or type checkers take any name for exported
         "merged_shape": "merging",
         "own_points": "points",
         "relabel": "relabelling",
+        "verify": "verifying",
     }
 
     def __getattr__(name: str) -> Any:
@@ -46,6 +48,7 @@ __all__ = [
     "merged_shape",
     "own_points",
     "relabel",
+    "verify",
 ]
 
 

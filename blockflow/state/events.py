@@ -81,6 +81,8 @@ class BlocksReported(Struct, frozen=True, kw_only=True):
     seconds: float
     """Time that the newly reported blocks took together."""
     failures: tuple[BlockFailure, ...] = ()
+    stored: tuple[int, ...] = ()
+    """How many chunks each newly reported block has stored, -1 if that is unknown; empty if nobody counts."""
 
 
 class BlocksAsked(Struct, frozen=True, kw_only=True):

@@ -62,9 +62,19 @@ class Outcomes:
         if self._records is not None:
             self._records.append(record)
 
-    def done(self, book: TaskBook, indices: Indices, attempts: Indices, seconds: float, now: float) -> None:
+    def done(
+        self,
+        book: TaskBook,
+        indices: Indices,
+        attempts: Indices,
+        seconds: float,
+        now: float,
+        stored: Indices | None = None,
+    ) -> None:
         """Blocks are done, and their post-check agrees."""
-        self.record(RecordDone(task=book.plan.number, indices=indices, attempts=attempts, seconds=seconds))
+        self.record(
+            RecordDone(task=book.plan.number, indices=indices, attempts=attempts, seconds=seconds, stored=stored)
+        )
         self._satisfied(book, indices, Cause.FINISHED, now)
 
     def skipped(self, book: TaskBook, indices: Indices, now: float) -> None:

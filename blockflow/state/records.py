@@ -25,6 +25,8 @@ class RecordDone(Struct, frozen=True, kw_only=True):
     """For each block, the attempt that did it."""
     seconds: float
     """Time that they took together."""
+    stored: Indices | None = None
+    """For each block, how many chunks it has stored, -1 if that is unknown; None if it is for all."""
 
 
 class RecordSkipped(Struct, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from blockflow.plan.block import Block
+    from blockflow.plan.slices import Indices
     from blockflow.plan.task import Task
     from blockflow.state.records import Record, RecordWorker
     from blockflow.state.restoring import TaskHistory
@@ -279,6 +280,7 @@ class Scheduler:
             return done  # not its own any more, or said before
         reported = lease.indices[lease.reported : event.upto]
         attempts = np.arange(lease.attempt + lease.reported, lease.attempt + event.upto, dtype=np.int64)
+        stored = _stored_by(event, len(reported))
         lease.reported = event.upto
         if event.upto == len(lease.indices):
             self._leases.end(lease)
@@ -291,14 +293,17 @@ class Scheduler:
             fine = ~np.isin(reported, [failure.index for failure in event.failures])
             attempt_of = dict(zip(reported.tolist(), attempts.tolist(), strict=True))
             good, attempts = reported[fine], attempts[fine]
+            stored = None if stored is None else stored[fine]
             for failure in event.failures:
                 done += self._outcomes.failed(book, failure, event.worker, attempt_of[failure.index], now)
         if book.plan.task.post_check is not None and len(good):
             runs = zip(good.tolist(), attempts.tolist(), strict=True)
             book.verifying.update((index, (event.worker, attempt)) for index, attempt in runs)
+            if stored is not None:
+                book.stored.update(zip(good.tolist(), stored.tolist(), strict=True))
             done.append(ev.RunChecks(task=book.plan.number, phase=ev.Phase.AFTER, indices=good))
         elif len(good):
-            self._outcomes.done(book, good, attempts, event.seconds, now)
+            self._outcomes.done(book, good, attempts, event.seconds, now, stored)
         return done + self._count_failures_in_a_row(event, len(good), now)
 
     def _count_failures_in_a_row(self, event: ev.BlocksReported, good: int, now: float) -> list[ev.Instruction]:
@@ -436,7 +441,8 @@ class Scheduler:
             return told
         if len(event.passed):
             attempts = [book.verifying.pop(index)[1] for index in event.passed.tolist()]
-            self._outcomes.done(book, event.passed, np.array(attempts, dtype=np.int64), 0.0, now)
+            stored = np.array([book.stored.pop(index, -1) for index in event.passed.tolist()], dtype=np.int64)
+            self._outcomes.done(book, event.passed, np.array(attempts, dtype=np.int64), 0.0, now, stored)
         refused = tuple(
             ev.BlockFailure(index=index, error="refused by the post-check") for index in event.refused.tolist()
         )
@@ -492,6 +498,16 @@ class Scheduler:
             AssertionError: Two places disagree.
         """
         validate(self._books, self._leases, self._workers)
+
+
+def _stored_by(event: ev.BlocksReported, blocks: int) -> Indices | None:
+    """How many chunks each of the last blocks that a report speaks of has stored; None if nobody has counted."""
+    if not event.stored:
+        return None
+    stored = np.full(blocks, -1, dtype=np.int64)
+    said = event.stored[-blocks:]
+    stored[blocks - len(said) :] = said
+    return stored
 
 
 def _check_report(event: ev.BlocksReported, lease: Lease) -> None:

@@ -113,6 +113,8 @@ class TaskBook:
         """Ready blocks whose pre-check is under way."""
         self.verifying: dict[int, tuple[int, int]] = {}
         """By finished block whose post-check is under way: the worker that ran it, and the attempt."""
+        self.stored: dict[int, int] = {}
+        """By finished block whose post-check is under way: how many chunks it has stored, if they are counted."""
 
     @property
     def ready(self) -> int:

@@ -23,11 +23,14 @@ class HeldLease:
     """Blocks handed to the user's code so far."""
     done: int = 0
     """Blocks, counted from the first, that the user's code is done with."""
-    ended: dict[int, tuple[FailureText | None, float]] = field(default_factory=dict)
-    """By position of a block that is done before an earlier one is: its failure, and how long it took."""
+    ended: dict[int, tuple[FailureText | None, float, int | None]] = field(default_factory=dict)
+    """By position of a block that is done before an earlier one is: its failure, how long it took, and the number of
+    chunks that it has stored."""
     reported: int = 0
     seconds: float = 0.0
     """Time that the unreported blocks took."""
+    stored: list[int] = field(default_factory=list)
+    """Of the unreported blocks: how many chunks each has stored, if they are counted."""
     failure: Failure | None = None
     """Of the unreported blocks; reported at once, so there is never a second one."""
 

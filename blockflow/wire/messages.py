@@ -15,6 +15,7 @@ the driver sends :class:`Granted`, :class:`Acknowledged`, :class:`Alive`, :class
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Annotated, TypeAlias, assert_never
 
 import msgspec
@@ -103,6 +104,8 @@ class Report(_Message, frozen=True, tag=2):
     """The worker wants another lease."""
     number: Natural
     """Comes back in the answer; tells the worker when what was answered had been sent."""
+    stored: Annotated[tuple[Natural, ...], Meta(max_length=2 * MOST_BLOCKS)] = ()
+    """How many chunks each newly reported block has stored: see :func:`pack_stored`; empty if nobody counts."""
 
 
 class Returned(_Message, frozen=True, tag=3):
@@ -323,6 +326,32 @@ def pack_runs(indices: list[int]) -> tuple[int, ...]:
             runs += [index - end, 1]
         end = index + 1
     return tuple(runs)
+
+
+def pack_stored(stored: list[int]) -> tuple[int, ...]:
+    """Numbers of chunks of consecutive blocks as pairs: the number plus one (0 if unknown), and of how many blocks.
+
+    >>> pack_stored([8, 8, 8, -1, 7])
+    (9, 3, 0, 1, 8, 1)
+    """
+    packed: list[int] = []
+    for number, same in groupby(stored):
+        packed += [number + 1, sum(1 for _ in same)]
+    return tuple(packed)
+
+
+def unpack_stored(packed: tuple[int, ...]) -> list[int]:
+    """The inverse of :func:`pack_stored`.
+
+    Raises:
+        RemoteProtocolError: These are no such pairs, or of too many blocks.
+
+    >>> unpack_stored((9, 3, 0, 1))
+    [8, 8, 8, -1]
+    """
+    if len(packed) % 2 or sum(packed[1::2]) > MOST_BLOCKS:
+        raise RemoteProtocolError(f"not the chunks of at most {MOST_BLOCKS} blocks: {packed[:10]}")
+    return [number - 1 for number, blocks in zip(packed[::2], packed[1::2], strict=True) for _ in range(blocks)]
 
 
 def unpack_runs(runs: tuple[int, ...], size: int) -> list[int]:

@@ -44,6 +44,7 @@ from blockflow.wire.messages import (
     Welcome,
     grid_of,
     pack_runs,
+    pack_stored,
     unpack_runs,
 )
 
@@ -266,7 +267,16 @@ class WorkerSession:
                 return Given(lease, position, lease.indices[position], lease.attempt + position)
         return None
 
-    def block_done(self, given: Given, failure: FailureText | None, seconds: float, now: float, *, asks: bool) -> None:
+    def block_done(
+        self,
+        given: Given,
+        failure: FailureText | None,
+        seconds: float,
+        now: float,
+        *,
+        asks: bool,
+        stored: int | None = None,
+    ) -> None:
         """Note that the user's code is done with a block.
 
         Args:
@@ -275,23 +285,35 @@ class WorkerSession:
             seconds: How long it took.
             now: The time.
             asks: Ask for more if this was the last block here.
+            stored: How many chunks it has stored, -1 if unknown; None if they are not counted.
         """
         lease = given.lease
         if not lease.done <= given.position < lease.started or given.position in lease.ended:
             raise LocalProtocolError(f"block {given.position} of lease {lease.number} is done, but not under way")
         if given.position > lease.done:
-            lease.ended[given.position] = failure, seconds
+            lease.ended[given.position] = failure, seconds, stored
             return
-        self._count(lease, failure, seconds, now, asks=asks)
+        self._count(lease, failure, seconds, stored, now, asks=asks)
         while lease.done in lease.ended:
             self._count(lease, *lease.ended.pop(lease.done), now, asks=asks)
 
-    def _count(self, lease: HeldLease, failure: FailureText | None, seconds: float, now: float, *, asks: bool) -> None:
+    def _count(
+        self,
+        lease: HeldLease,
+        failure: FailureText | None,
+        seconds: float,
+        stored: int | None,
+        now: float,
+        *,
+        asks: bool,
+    ) -> None:
         """Count the first block of a lease that was not counted, and report it if it is time to."""
         if failure is not None:
             lease.failure = _failure(lease.indices[lease.done], failure)
         lease.done += 1
         lease.seconds += seconds
+        if stored is not None:
+            lease.stored.append(stored)
         last = lease.done == len(lease.indices)
         if last or failure is not None or now - self._last_report >= REPORT_SECONDS:
             more = any(held.started < len(held.indices) for held in self._leases)
@@ -389,9 +411,11 @@ class WorkerSession:
             return
         self._last_report = now
         microseconds = round(lease.seconds * 1e6)
-        self._send_report(lease, Report(lease.number, lease.done, microseconds, lease.failure, asks, number))
+        stored = pack_stored(lease.stored)
+        self._send_report(lease, Report(lease.number, lease.done, microseconds, lease.failure, asks, number, stored))
         lease.reported = lease.done
         lease.seconds = 0.0
+        lease.stored = []
         lease.failure = None
         if lease.done == len(lease.indices):
             self._leases.remove(lease)
