@@ -137,8 +137,8 @@ def verify(
     Args:
         run_dir: Of the run.
         read: Read every chunk as well; else only keys are listed, and sizes of files looked at.
-        requeue: Put blocks back whose chunks are missing or unreadable, so that the run does them again when it goes on.
-            No driver may be at work then.
+        requeue: Put blocks back whose chunks are missing or unreadable: the run does them again when it goes on. No
+            driver may be at work then.
         take_over: The driver that seems to be at work in the run directory is certainly dead.
 
     Returns:
@@ -264,8 +264,8 @@ def _opened(identity: ArrayIdentity, directory: str, here: str) -> Any:
         ) from error
     if (now.uid, now.shape, now.layout) != (identity.uid, identity.shape, identity.layout):
         raise PlanChangedError(
-            f"the output {place} was deleted and made again, or is another array: put back the one that the blocks have "
-            "written, or run the same again with reset=True"
+            f"the output {place} was deleted and made again, or is another array: put back the one that the blocks "
+            "have written, or run the same again with reset=True"
         )
     return array
 
