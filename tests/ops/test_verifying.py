@@ -1,4 +1,4 @@
-"""Verification finds blocks whose chunks are missing or unreadable, and takes none for lost that are empty on purpose."""
+"""Verification finds blocks whose chunks are missing or unreadable, and tells them from chunks that are empty."""
 
 from __future__ import annotations
 
