@@ -1,0 +1,1 @@
+"""What has happened to blocks, leases and workers: the pure scheduler, event in and instruction out."""
