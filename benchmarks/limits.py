@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from blockflow import Block, Roi, Task
 from blockflow.plan.plan import compile_plan
-from blockflow.state import events as ev
-from blockflow.state.scheduler import Scheduler
+from blockflow.scheduler import events as ev
+from blockflow.scheduler.scheduler import Scheduler
 from blockflow.wire.messages import (
     Granted,
     Report,

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
     from blockflow.run import PlanWarning, run_blockwise
+    from blockflow.scheduler.scheduler import Scheduler
+    from blockflow.scheduler.state import TaskState
     from blockflow.servers import SerialServer, Server
-    from blockflow.state.scheduler import Scheduler
-    from blockflow.state.task_book import TaskState
 
 else:  # hidden, or type checkers take any name for exported
 
@@ -62,12 +62,12 @@ _HOMES = {
     "PlanWarning": "blockflow.run",
     "Roi": "blockflow.geometry",
     "RunResult": "blockflow.result",
-    "Scheduler": "blockflow.state.scheduler",
+    "Scheduler": "blockflow.scheduler.scheduler",
     "SerialServer": "blockflow.servers",
     "Server": "blockflow.servers",
     "Slurm": "blockflow.launch.launchers",
     "Task": "blockflow.plan.task",
-    "TaskState": "blockflow.state.task_book",
+    "TaskState": "blockflow.scheduler.state",
     "expand_roi_to_grid": "blockflow.plan.expand",
     "expand_write_roi_to_grid": "blockflow.plan.expand",
     "get_worker_log_basename": "blockflow.logging",

@@ -35,8 +35,8 @@ from blockflow.net.listen import listen
 from blockflow.net.server import Peer, WorkerServer
 from blockflow.outbox import Outbox
 from blockflow.place import COORDINATOR_THREAD, is_dead, is_stopped, kill, this_place
-from blockflow.state import events as ev
-from blockflow.state.checks import call_checks
+from blockflow.scheduler import events as ev
+from blockflow.scheduler.checks import call_checks
 from blockflow.switchboard import SILENT, Close, Send
 from blockflow.wire.framing import FrameReader
 from blockflow.wire.messages import LARGEST_HELLO
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from blockflow.monitor.jobs import Workforce
     from blockflow.net.addresses import Endpoint
     from blockflow.net.connection_file import Connection
-    from blockflow.state.records import Record
-    from blockflow.state.scheduler import Scheduler
-    from blockflow.state.task_book import TaskState
+    from blockflow.scheduler.events import Record
+    from blockflow.scheduler.scheduler import Scheduler
+    from blockflow.scheduler.state import TaskState
     from blockflow.switchboard import Action, Switchboard
     from blockflow.wire.messages import FromDriver
 
@@ -324,9 +324,9 @@ class Coordinator:
                 self.snapshot = self._scheduler.task_states
                 next_snapshot = now + SNAPSHOT_SECONDS
                 for number, state in enumerate(self.snapshot.values()):
-                    self._crew.trim(number, min(state.unended_count, self._scheduler.book(number).pool.size))
+                    self._crew.trim(number, min(state.unended_count, self._scheduler.task(number).pool.size))
                 self.workforces = {
-                    task: self._crew.workforce(task, connected=len(self._scheduler.book(number).workers))
+                    task: self._crew.workforce(task, connected=len(self._scheduler.task(number).active_workers))
                     for number, task in enumerate(self.snapshot)
                     if self._crew.has_jobs(number)
                 }
@@ -550,7 +550,7 @@ class Coordinator:
         One that lives and has not come back within a lease has no time for it: C code holds Python's lock there, and
         would go on while others have its blocks.
         """
-        for known in self._scheduler.absent:
+        for known in self._scheduler.awaited_workers:
             if known.host != self._place:
                 continue
             if is_dead(known.pid, known.started):

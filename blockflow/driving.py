@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from blockflow.net.addresses import Endpoint
     from blockflow.net.connection_file import Connection
     from blockflow.plan.plan import Plan
-    from blockflow.state.scheduler import Scheduler
+    from blockflow.scheduler.scheduler import Scheduler
     from blockflow.switchboard import Action
 
 _LOOK_SECONDS = 0.1
@@ -142,7 +142,7 @@ def _coordinator(
     from blockflow.launch.crew import Crew
     from blockflow.launch.payload import pack_functions
     from blockflow.place import this_place
-    from blockflow.state.events import Ticked
+    from blockflow.scheduler.events import Ticked
     from blockflow.switchboard import Switchboard
 
     run = os.urandom(8).hex() if ledger is None else ledger.run_id
@@ -349,8 +349,8 @@ def _scheduler(
     plan: Plan, ledger: RunLedger | None, resources: Mapping[str, int] | None, lease_seconds: float = 60.0
 ) -> Scheduler:
     """A scheduler that knows nothing yet, and records if there is a ledger."""
-    from blockflow.state.leases import LARGEST_LEASE
-    from blockflow.state.scheduler import Scheduler
+    from blockflow.scheduler.leases import LARGEST_LEASE
+    from blockflow.scheduler.scheduler import Scheduler
 
     return Scheduler(
         plan,

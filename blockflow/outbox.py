@@ -19,7 +19,7 @@ from blockflow.wire.messages import Alive
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from blockflow.state.records import Record
+    from blockflow.scheduler.events import Record
     from blockflow.switchboard import Action
 
 

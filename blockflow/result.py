@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 
 if TYPE_CHECKING:
     from blockflow.plan.block import Block
     from blockflow.plan.plan import TaskPlan
     from blockflow.plan.slices import Indices
-    from blockflow.state.scheduler import Scheduler
-    from blockflow.state.task_book import TaskBook, TaskState
+    from blockflow.scheduler.scheduler import Scheduler
+    from blockflow.scheduler.state import TaskRecord, TaskState
 
 
 class BlockList(Sequence["Block"]):
@@ -129,7 +129,7 @@ def _lost(state: TaskState) -> str:
 
 def result_of(scheduler: Scheduler) -> RunResult:
     """The result of a run whose scheduler has finished, or was stopped."""
-    books = [scheduler.book(task.number) for task in scheduler.plan.tasks]
+    books = [scheduler.task(task.number) for task in scheduler.plan.tasks]
     return RunResult(
         states=scheduler.task_states,
         failed_blocks=_lists(books, BlockState.FAILED),
@@ -139,13 +139,13 @@ def result_of(scheduler: Scheduler) -> RunResult:
     )
 
 
-def _lists(books: list[TaskBook], state: BlockState) -> dict[str, BlockList]:
+def _lists(books: list[TaskRecord], state: BlockState) -> dict[str, BlockList]:
     return {
         book.plan.task_id: BlockList(book.plan, book.blocks.all_of(state)) for book in books if book.blocks.count(state)
     }
 
 
-def _causes(book: TaskBook) -> list[Cause]:
+def _causes(book: TaskRecord) -> list[Cause]:
     import numpy as np
 
     groups: dict[tuple[str, str], list[int]] = {}
@@ -167,18 +167,18 @@ def _causes(book: TaskBook) -> list[Cause]:
     return causes
 
 
-def _problem(book: TaskBook) -> str | None:
+def _problem(book: TaskRecord) -> str | None:
     if book.ended:
         return None
     state = book.state
     left = state.total_block_count - state.completed_count - state.failed_count - state.orphaned_count
     name = repr(book.plan.task_id)
-    failure = book.first_blocks.failure
+    failure = book.breaker.failure
     if book.given_up and failure is not None:
         place = f" at {failure.where}" if failure.where else ""
         told = book.final_failures or not failure.traceback
         return (
-            f"task {name} was stopped early: its first {len(book.first_blocks)} blocks all failed with "
+            f"task {name} was stopped early: its first {len(book.breaker)} blocks all failed with "
             f"{failure.error}{place}, and none was done; {left} blocks were not tried. If others may succeed, "
             f"Task(..., stop_if_all_fail=False) tries them all{'' if told else chr(10) + failure.traceback.rstrip()}"
         )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
     from blockflow.plan.task import Task
     from blockflow.result import RunResult
-    from blockflow.state.scheduler import Scheduler
+    from blockflow.scheduler.scheduler import Scheduler
 
 
 class PlanWarning(UserWarning):

@@ -16,9 +16,9 @@ from blockflow.errors import PlanError
 from blockflow.monitor.pauses import pause_line
 from blockflow.plan.block import Block, BlockStatus
 from blockflow.plan.returns import ARRAY_REMARK, check_has_begun, check_has_run, is_array
-from blockflow.state import events as ev
-from blockflow.state.checks import call_checks
-from blockflow.state.leases import TARGET_SECONDS
+from blockflow.scheduler import events as ev
+from blockflow.scheduler.checks import call_checks
+from blockflow.scheduler.leases import TARGET_SECONDS
 from blockflow.tally import TALLY
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from blockflow.ledger.run_ledger import RunLedger
     from blockflow.plan.plan import Plan, TaskPlan
     from blockflow.plan.task import Task
-    from blockflow.state.scheduler import Scheduler
+    from blockflow.scheduler.scheduler import Scheduler
 
 _LOGGER = logging.getLogger("blockflow")
 

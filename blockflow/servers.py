@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.plan.task import Task
-    from blockflow.state.scheduler import Scheduler
-    from blockflow.state.task_book import TaskState
+    from blockflow.scheduler.scheduler import Scheduler
+    from blockflow.scheduler.state import TaskState
 
 
 class Server:

@@ -13,13 +13,13 @@ import numpy as np
 
 from blockflow.errors import InvalidTransition, PlanError, RemoteProtocolError, SchedulerError
 from blockflow.plan.returns import ARRAY_REMARK
-from blockflow.state import events as ev
+from blockflow.scheduler import events as ev
 from blockflow.wire import messages as wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from blockflow.state.scheduler import Scheduler
+    from blockflow.scheduler.scheduler import Scheduler
 
 
 SILENT = "its worker has said nothing for so long that its blocks are given to others"
@@ -183,7 +183,7 @@ class Switchboard:
             case wire.Returned():
                 return self.handle(ev.BlocksReturned(worker=line.worker, lease=message.lease, kept=message.kept), now)
             case wire.Heartbeat():
-                limit = _microseconds(self._scheduler.book(line.task).seconds_for())
+                limit = _microseconds(self._scheduler.task(line.task).timeout_of())
                 alive = Send(connection=connection, message=wire.Alive(message.number, limit))
                 return [alive, *self.handle(ev.HeartbeatReceived(worker=line.worker), now)]
             case wire.Unable():
@@ -258,7 +258,7 @@ class Switchboard:
         task = self._task_of(message)
         if isinstance(task, str):
             return _refuse(connection, line, task)
-        scaled = Send(connection=connection, message=wire.Scaled(self._scheduler.book(task).pool.size))
+        scaled = Send(connection=connection, message=wire.Scaled(self._scheduler.task(task).pool.size))
         done = self.handle(ev.WorkersWanted(task=task, workers=message.workers), now)
         return [scaled, *done, _close(connection, line, "")]
 

@@ -20,12 +20,12 @@ from blockflow import Roi, Task
 from blockflow.errors import SchedulerError
 from blockflow.ledger.records import encode_records
 from blockflow.ledger.run_ledger import _in_words_of_ledger
-from blockflow.state import events as ev
-from blockflow.state.checks import call_checks
-from blockflow.state.leases import LARGEST_LEASE
-from blockflow.state.records import RecordWorker
-from blockflow.state.restoring import TaskHistory
-from blockflow.state.scheduler import Scheduler
+from blockflow.scheduler import events as ev
+from blockflow.scheduler.checks import call_checks
+from blockflow.scheduler.events import RecordWorker
+from blockflow.scheduler.leases import LARGEST_LEASE
+from blockflow.scheduler.propagation import RestoredTask
+from blockflow.scheduler.scheduler import Scheduler
 from blockflow.switchboard import Action, Close, Send, Switchboard
 from blockflow.wire import messages as wire
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
@@ -65,7 +65,7 @@ class Bench:
         self.outcomes: Counter[str] = Counter()
         if absent:
             workers = [RecordWorker(worker=number, task=0, process=number, host=PLACE, pid=77) for number in (3, 4)]
-            histories = [TaskHistory(states=book.blocks.states.copy()) for book in map(self.scheduler.book, (0, 1))]
+            histories = [RestoredTask(states=book.blocks.states.copy()) for book in map(self.scheduler.book, (0, 1))]
             self.scheduler.restore(histories, workers, self.now)
         self.carry_out(self.board.handle(ev.Ticked(), self.now))
 
@@ -130,7 +130,7 @@ class Bench:
                 if not session.has_outgoing:
                     self.wait(LEASE / 7)
                     session.heartbeat(self.now)
-        for worker in list(self.scheduler._workers):
+        for worker in list(self.scheduler._state.workers):
             self.carry_out(self.board.handle(ev.WorkerLeft(worker=worker, crashed=True), self.now))
 
 
@@ -345,7 +345,7 @@ def test_too_many_workers_are_refused_in_words() -> None:
     (refused,) = bench.heard[0]
     assert isinstance(refused, wire.Refused)
     assert "at most 10000 workers" in refused.reason
-    assert bench.scheduler.book(0).pool.size == 3
+    assert bench.scheduler.task(0).pool.size == 3
 
 
 def test_a_fault_of_ours_costs_the_connection_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +369,7 @@ def test_a_scheduler_that_a_fault_has_left_inconsistent_is_not_gone_on_with(monk
     bench.say(0, wire.Hello(wire.PROTOCOL, RUN, "t", None, "here", 77, None))
 
     def broken(*_: object, **__: object) -> None:
-        bench.scheduler.book(0).workers.add(4711)
+        bench.scheduler.task(0).active_workers.add(4711)
         raise OverflowError("too large")
 
     monkeypatch.setattr(Switchboard, "_report", broken)

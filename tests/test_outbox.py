@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockflow.outbox import Outbox
-from blockflow.state.events import StartProcess
-from blockflow.state.records import Record, RecordGone
+from blockflow.scheduler.events import Record, RecordGone, StartProcess
 from blockflow.switchboard import Action, Close, Send
 from blockflow.wire.messages import Alive, Finished
 

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 from blockflow.geometry import Roi
 from blockflow.plan.task import Task
-from blockflow.state import events as ev
-from blockflow.state.checks import call_checks
-from blockflow.state.leases import LARGEST_LEASE
-from blockflow.state.records import RecordWorker
-from blockflow.state.restoring import TaskHistory
-from blockflow.state.scheduler import Scheduler
-from blockflow.state.transitions import SATISFIED, BlockState
+from blockflow.scheduler import events as ev
+from blockflow.scheduler.block_states import SATISFIED, BlockState
+from blockflow.scheduler.checks import call_checks
+from blockflow.scheduler.events import RecordWorker
+from blockflow.scheduler.leases import LARGEST_LEASE
+from blockflow.scheduler.propagation import RestoredTask
+from blockflow.scheduler.scheduler import Scheduler
 from blockflow.switchboard import SILENT, Action, Close, Send, Switchboard
 from blockflow.wire import messages as wire
 from blockflow.wire.failures import FailureText
@@ -310,7 +310,7 @@ def test_starts_checks_and_failures_are_for_the_coordinator() -> None:
     nothing = actions[0].indices[:0]
     checked = ev.BlocksChecked(
         task=0,
-        phase=ev.Phase.BEFORE,
+        phase=ev.CheckPhase.BEFORE,
         passed=nothing,
         refused=nothing,
         failures=tuple(ev.BlockFailure(index=index, error="E") for index in actions[0].indices.tolist()),
@@ -379,7 +379,7 @@ def test_somebody_wants_another_number_of_workers() -> None:
     assert told(actions) == [wire.Scaled(2)]
     assert [action.process for action in actions if isinstance(action, ev.StartProcess)] == [2, 3]
     assert actions[-1] == Close(connection=0, reason="")
-    assert scheduler.book(0).pool.size == 4
+    assert scheduler.task(0).pool.size == 4
     assert say(board, 0, scale()) == [], "one at a time"
 
 
@@ -399,7 +399,7 @@ def test_who_wants_what_cannot_be_is_told_so(message: wire.Scale, reason: str) -
     assert isinstance(refused.message, wire.Refused)
     assert reason in refused.message.reason
     assert isinstance(closed, Close)
-    assert scheduler.book(0).pool.size == 1
+    assert scheduler.task(0).pool.size == 1
 
 
 def test_workers_do_not_scale() -> None:
@@ -502,7 +502,7 @@ def test_a_worker_that_ends_in_the_middle_keeps_its_blocks_until_its_connection_
     assert say(board, 0, wire.Goodbye("told to end", True)) == []
     assert scheduler.task_states["t"].processing_count == 1, "it may still write"
     assert told(board.disconnected(0, 1.0), 1) == [wire.Granted(2, 2, (0, 1))]
-    assert not scheduler.book(0).mishaps, "and nobody is to blame"
+    assert not scheduler.task(0).histories, "and nobody is to blame"
 
 
 LATE = wire.Failure(0, "TimeoutError: it took too long", "", "")
@@ -517,7 +517,7 @@ def test_a_block_that_took_too_long_has_failed_when_its_process_has_ended(connec
     say(board, 1, wire.Report(2, 1, 5, None, True, 2))
     assert say(board, 0, wire.Goodbye("a block took too long", True, LATE)) == []
     assert scheduler.task_states["t"].processing_count == 1, "it may still write"
-    assert not scheduler.book(0).mishaps
+    assert not scheduler.task(0).histories
     actions = board.disconnected(0, 1.0, broken=connection_breaks)
     if connection_breaks:  # somebody has cut the line: that tells nothing about the process
         assert actions == []
@@ -526,8 +526,8 @@ def test_a_block_that_took_too_long_has_failed_when_its_process_has_ended(connec
     assert told_of.failure.error == LATE.error
     assert not told_of.final
     assert told(actions, 1) == [wire.Granted(3, 3, (0, 1))]
-    assert scheduler.book(0).mishaps[0].failures == 1
-    assert scheduler.book(0).mishaps[0].losses == 0
+    assert scheduler.task(0).histories[0].failures == 1
+    assert scheduler.task(0).histories[0].losses == 0
 
 
 def test_who_ends_cannot_blame_blocks_of_others() -> None:
@@ -810,7 +810,7 @@ class World:
         reads = plan.tasks[task].grid.read_box(index)
         for above in plan.tasks[task].task.upstream_tasks:
             number = plan.number_of(above.task_id)
-            states = self.scheduler.book(number).blocks.states
+            states = self.scheduler.task(number).blocks.states
             for other in range(plan.tasks[number].grid.size):
                 if meet(reads, plan.tasks[number].grid.write_box(other)):
                     assert BlockState(int(states[other])) in SATISFIED
@@ -894,7 +894,7 @@ def test_every_block_is_done_exactly_once_whatever_happens(seed: int) -> None:
     world.run()
     world.check_overlaps()
     for number, planned in enumerate(world.scheduler.plan.tasks):
-        states = world.scheduler.book(number).blocks.states
+        states = world.scheduler.task(number).blocks.states
         worked = {segment.index for segment in world.segments if segment.task == number}
         for index in range(planned.grid.size):
             state = BlockState(int(states[index]))
@@ -952,7 +952,7 @@ def test_arrays_that_are_returned_are_told_of_once_for_a_task() -> None:
 def test_a_worker_with_the_code_of_an_earlier_driver_finishes_what_it_holds() -> None:
     scheduler = Scheduler([line_of_blocks(4)], epoch=2)
     known = RecordWorker(worker=7, task=0, process=None, host="", pid=1, started="")
-    scheduler.restore([TaskHistory(states=np.zeros(4, dtype=np.uint8))], [known], 0.0)
+    scheduler.restore([RestoredTask(states=np.zeros(4, dtype=np.uint8))], [known], 0.0)
     board = Switchboard(scheduler, run=RUN, lease_seconds=60.0, codes=["new"])
     board.connected(0)
     back = wire.Hello(wire.PROTOCOL, RUN, "t", None, "", 1, 7, "", "old")

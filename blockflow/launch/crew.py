@@ -24,7 +24,7 @@ from blockflow.logging import make_log_folder
 from blockflow.net.context import Context
 from blockflow.plan.launcher import has_local
 from blockflow.plan.returns import check_has_run
-from blockflow.state.events import ProcessEnded
+from blockflow.scheduler.events import ProcessEnded
 from blockflow.trusted_files import remove_file
 
 if TYPE_CHECKING:

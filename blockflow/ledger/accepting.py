@@ -17,7 +17,7 @@ from blockflow.ledger.carry_over import carry_over
 from blockflow.ledger.chunks import DTYPES, Chunks
 from blockflow.ledger.identity import same_blocks
 from blockflow.ledger.snapshot import SnapshotContents
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

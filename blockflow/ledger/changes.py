@@ -15,9 +15,9 @@ from msgspec import structs
 
 from blockflow.errors import DamagedLedgerError
 from blockflow.ledger import records as rec
-from blockflow.state.events import BlockFailure
-from blockflow.state.task_book import MOST_TRACEBACKS
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
+from blockflow.scheduler.events import BlockFailure
+from blockflow.scheduler.state import MOST_TRACEBACKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from blockflow.ledger.records import Record
     from blockflow.plan.slices import Indices
-    from blockflow.state.transitions import States
+    from blockflow.scheduler.block_states import States
 
 RunNumbers: TypeAlias = "npt.NDArray[np.int32]"
 """Runs of blocks, by their place among all runs of a task."""
 
 EPOCH_BITS = 40
-"""Attempts of a driver begin with its epoch, in front of so many bits: see :class:`blockflow.state.leases.Leases`."""
+"""Bits behind the epoch of a driver in its attempts: see :class:`blockflow.scheduler.leases.Leases`."""
 
 REQUEUED = 255
 """Stands for the state of blocks that were done and are to be done again; no attempt has ended."""

@@ -12,7 +12,7 @@ from blockflow.ledger.changes import Changes
 from blockflow.ledger.chunks import DTYPES, Chunks
 from blockflow.ledger.journal import JournalReader
 from blockflow.ledger.snapshot import find_snapshot
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from blockflow.ledger.identity import PlanIdentity
     from blockflow.ledger.records import Record
     from blockflow.ledger.snapshot import Snapshot
-    from blockflow.state.events import BlockFailure
-    from blockflow.state.transitions import States
+    from blockflow.scheduler.block_states import States
+    from blockflow.scheduler.events import BlockFailure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

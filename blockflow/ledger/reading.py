@@ -15,7 +15,7 @@ from blockflow.ledger.history import History
 from blockflow.ledger.journal import JournalReader
 from blockflow.ledger.snapshot import find_snapshot
 from blockflow.paths import local_path
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from blockflow.ledger.disk import Disk
     from blockflow.ledger.identity import TaskIdentity
     from blockflow.ledger.records import CodeKnown, Record
-    from blockflow.state.events import BlockFailure
+    from blockflow.scheduler.events import BlockFailure
 
 _TRIES = 5
 _PAUSE_SECONDS = 0.2
@@ -87,7 +87,7 @@ class Ledger:
         return [task.task_id for task in self._settled(self._tasks)]
 
     def states(self, task_id: str) -> npt.NDArray[np.uint8]:
-        """The :class:`~blockflow.state.transitions.BlockState` of every block: an array over the grid of the task.
+        """The :class:`~blockflow.scheduler.block_states.BlockState` of every block: an array over the grid of the task.
 
         Raises:
             TaskGraphError: No task has that id.

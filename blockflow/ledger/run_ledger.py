@@ -14,10 +14,10 @@ from blockflow.errors import LedgerError, LedgerFullError
 from blockflow.ledger import records as rec
 from blockflow.ledger.store import explained
 from blockflow.mounts import describe_place
-from blockflow.state import records as said
-from blockflow.state.restoring import TaskHistory
-from blockflow.state.retries import Mishaps
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler import events as said
+from blockflow.scheduler.block_states import BlockState
+from blockflow.scheduler.propagation import RestoredTask
+from blockflow.scheduler.retry_policy import FailureHistory
 from blockflow.tally import UNKNOWN
 from blockflow.trusted_files import open_folder
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from blockflow.ledger.store import RunStore, TaskCode
     from blockflow.plan.plan import Plan
     from blockflow.plan.slices import Indices
-    from blockflow.state.scheduler import Scheduler
+    from blockflow.scheduler.scheduler import Scheduler
     from blockflow.trusted_files import Folder
 
 _LOGGER = logging.getLogger("blockflow")
@@ -190,7 +190,7 @@ class RunLedger:
         """
         trouble = None
         if self._scheduler is not None:
-            books = [self._scheduler.book(task.number) for task in self._scheduler.plan.tasks]
+            books = [self._scheduler.task(task.number) for task in self._scheduler.plan.tasks]
             try:
                 self._store.fold([book.blocks.states for book in books])
             except LedgerFullError as error:
@@ -238,14 +238,14 @@ def _with_downstream(plan: Plan, blocks: dict[int, Indices]) -> dict[int, Indice
     return found
 
 
-def _for_scheduler(known: history.TaskHistory, *, retry_failed: bool) -> TaskHistory:
+def _for_scheduler(known: history.TaskHistory, *, retry_failed: bool) -> RestoredTask:
     states = known.states
     failed = states == BlockState.FAILED
     if retry_failed:
         states[failed] = 0
-        return TaskHistory(states=states)
+        return RestoredTask(states=states)
     mishaps = {
-        index: Mishaps(
+        index: FailureHistory(
             failures=known.failure_counts.get(index, 0),
             losses=known.losses.get(index, 0),
             attempt=known.last_attempts.get(index, 0),
@@ -254,7 +254,7 @@ def _for_scheduler(known: history.TaskHistory, *, retry_failed: bool) -> TaskHis
         if not states[index]
     }
     failures = {index: failure for index, failure in known.failures.items() if failed[index]}
-    return TaskHistory(states=states, failures=failures, mishaps=mishaps)
+    return RestoredTask(states=states, failures=failures, histories=mishaps)
 
 
 def _in_words_of_ledger(record: said.Record) -> Iterator[rec.Record]:

@@ -1,9 +1,9 @@
 """How does the history of a run become a zarr group that anybody can open and look at?
 
 ``ledger.zarr`` is a plain zarr v3 group. ``tasks/<task>/`` holds three arrays over the grid of blocks: ``state`` (see
-:class:`~blockflow.state.transitions.BlockState`), ``attempts`` and ``seconds`` (how long a block took). One block is
-one voxel; offset and voxel size in the attributes put it where the block writes. ``notes`` holds what has no place in
-such arrays, as records. The attributes of the root say up to which record all of this goes, and for which plan.
+:class:`~blockflow.scheduler.block_states.BlockState`), ``attempts`` and ``seconds`` (how long a block took). One block
+is one voxel; offset and voxel size in the attributes put it where the block writes. ``notes`` holds what has no place
+in such arrays, as records. The attributes of the root say up to which record all of this goes, and for which plan.
 
 The format is written here, byte for byte, because a few JSON files and gzip are all of it, because each step must be
 durable before the next, and because drivers start faster without zarr. A new snapshot takes the place of the old one:
@@ -26,7 +26,7 @@ from blockflow.errors import DamagedLedgerError, LedgerError, LedgerVersionError
 from blockflow.ledger.chunks import DTYPES, Chunks, compress, decompress
 from blockflow.ledger.identity import PlanIdentity  # noqa: TC001, msgspec reads the annotations
 from blockflow.ledger.records import decode_records, encode_records, join_records
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -31,7 +31,7 @@ from blockflow.ledger.journal import FULL, Journal, journal_files, sync_last
 from blockflow.ledger.owner import Ownership
 from blockflow.ledger.records import Began, BlocksDone, BlocksRequeued, BlocksSkipped, CodeKnown, runs_of
 from blockflow.plan.bindings import TaskArrays
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 from blockflow.trusted_files import DRAFT
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from blockflow.ledger.owner import Process
     from blockflow.ledger.records import Record, WorkerKnown
     from blockflow.plan.slices import Indices
-    from blockflow.state.transitions import States
+    from blockflow.scheduler.block_states import States
 
 BEAT_SECONDS = 10.0
 """How often the owner shows that it is alive."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blockflow.monitor.progress import Display
-    from blockflow.state.task_book import TaskState
+    from blockflow.scheduler.state import TaskState
 
 __all__ = ["LOG_NAME", "Guarded", "append_line"]
 

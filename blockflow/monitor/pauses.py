@@ -8,7 +8,7 @@ from blockflow.monitor.progress import clock
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
-    from blockflow.state.events import TellPause
+    from blockflow.scheduler.events import TellPause
 
 
 def pause_line(plan: Plan, told: TellPause) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from blockflow.state.task_book import TaskState
+    from blockflow.scheduler.state import TaskState
 
 WINDOW_SECONDS = 60.0
 """The time left is computed from the blocks of this time."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from blockflow.escaping import escape_line
 from blockflow.monitor.progress import clock
-from blockflow.state.events import TellRemark
+from blockflow.scheduler.events import TellRemark
 
 if TYPE_CHECKING:
     from blockflow.plan.plan import Plan
     from blockflow.result import RunResult
-    from blockflow.state.events import TellFailure
+    from blockflow.scheduler.events import TellFailure
 
 _SHOWN_BLOCKS = 3
 _SHOWN_CAUSES = 5

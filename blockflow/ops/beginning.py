@@ -25,11 +25,11 @@ from blockflow.monitor.progress import make_display
 from blockflow.ops.running import beside
 from blockflow.plan.plan import check_runnable, compile_plan
 from blockflow.result import result_of
+from blockflow.scheduler.block_states import BlockState
+from blockflow.scheduler.leases import LARGEST_LEASE
+from blockflow.scheduler.propagation import RestoredTask
+from blockflow.scheduler.scheduler import Scheduler
 from blockflow.serial import run_serially
-from blockflow.state.leases import LARGEST_LEASE
-from blockflow.state.restoring import TaskHistory
-from blockflow.state.scheduler import Scheduler
-from blockflow.state.transitions import BlockState
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -178,7 +178,7 @@ class Beginning:
         scheduler = Scheduler(self._elsewhere, largest_lease=LARGEST_LEASE)
         states = np.full(self._work.size, BlockState.DONE, np.uint8)
         states[blocks.start : blocks.stop] = 0
-        scheduler.restore([TaskHistory(states=states)], [], time.monotonic())
+        scheduler.restore([RestoredTask(states=states)], [], time.monotonic())
         display = make_display(progress=self._progress)
         run_in_processes(self._elsewhere, display, endpoint=None, scheduler=scheduler, stop_event=self._stop)
         self.results.append(result_of(scheduler))

@@ -26,7 +26,7 @@ from blockflow.ledger import records as rec
 from blockflow.ledger.disk import LocalDisk
 from blockflow.ledger.reading import Ledger
 from blockflow.ledger.rundir import reopen_run
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

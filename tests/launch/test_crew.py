@@ -21,7 +21,7 @@ from blockflow.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from blockflow.state.events import ProcessEnded
+    from blockflow.scheduler.events import ProcessEnded
 
 PATIENCE = 30.0
 

@@ -17,8 +17,8 @@ from blockflow.ledger import records as rec
 from blockflow.ledger.changes import Changes, Troubles
 from blockflow.ledger.history import History
 from blockflow.ledger.reading import Ledger
-from blockflow.state.events import BlockFailure
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
+from blockflow.scheduler.events import BlockFailure
 from tests.ledger.fake_disk import FakeDisk
 from tests.ledger.runs import failed, identity, opened, task
 

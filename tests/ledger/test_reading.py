@@ -14,7 +14,7 @@ from blockflow.errors import DamagedLedgerError, RunDirectoryError, TaskGraphErr
 from blockflow.ledger import layout, reading
 from blockflow.ledger.records import Began
 from blockflow.ledger.rundir import open_run
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 from tests.ledger.fake_disk import FakeDisk
 from tests.ledger.runs import RUN, done, failed, opened, plan_of, task
 

@@ -21,7 +21,7 @@ from blockflow.ledger.disk import LocalDisk
 from blockflow.ledger.records import BlocksDone, BlocksSkipped
 from blockflow.ledger.snapshot import PLACE, find_snapshot, settle_snapshot, task_folder
 from blockflow.plan.task import Task
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
 from tests.ledger.fake_disk import FakeDisk
 from tests.ledger.runs import done, failed, identity, opened, task
 

@@ -25,8 +25,8 @@ from blockflow.ledger.journal import journal_files
 from blockflow.ledger.records import BlockLost, BlocksSkipped, WorkerGone, WorkerKnown
 from blockflow.ledger.snapshot import PLACE
 from blockflow.ledger.store import BEAT_SECONDS
-from blockflow.state.events import BlockFailure
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler.block_states import BlockState
+from blockflow.scheduler.events import BlockFailure
 from tests.ledger.fake_disk import Crash, FakeDisk
 from tests.ledger.runs import OTHER, done, failed, identity, opened, task
 

@@ -7,7 +7,7 @@ import numpy as np
 from blockflow import BlockStatus, Roi, Scheduler, Task
 from blockflow.monitor.summary import FailureTeller, summary
 from blockflow.result import result_of
-from blockflow.state.events import BlockFailure, TellFailure
+from blockflow.scheduler.events import BlockFailure, TellFailure
 
 
 def finished(blocks: int = 4, failing: frozenset[int] = frozenset(), **more: object) -> Scheduler:

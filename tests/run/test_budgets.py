@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blockflow.state import limits
-from blockflow.state.first_blocks import ENOUGH_BLOCKS
+from blockflow.scheduler import leases
+from blockflow.scheduler.retry_policy import BREAKER_BLOCKS
 from tests.run.scene import run, task_of
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def test_code_that_cannot_work_is_not_tried_on_every_block(folder: Path, capsys:
     result = run(task_of(always_fails(folder), 500, num_workers=2), summary=True)
     assert not result
     tried = len({path.name.partition(".")[0] for path in folder.iterdir()})
-    assert ENOUGH_BLOCKS <= tried < 50
+    assert BREAKER_BLOCKS <= tried < 50
     (problem,) = result.problems
     assert problem.startswith(
-        f"task 't' was stopped early: its first {ENOUGH_BLOCKS} blocks all failed with KeyError: "
+        f"task 't' was stopped early: its first {BREAKER_BLOCKS} blocks all failed with KeyError: "
     )
     assert f"{500 - result['t'].failed_count} blocks were not tried" in problem
     assert "raise KeyError(block.index)" in result.causes[0].traceback
@@ -67,7 +67,7 @@ def test_what_was_done_in_an_earlier_run_speaks_against_stopping(folder: Path, t
 def test_a_block_that_hangs_is_found_without_a_timeout_of_the_user(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "LEAST", 0.5)
+    monkeypatch.setattr(leases, "LEAST_TIMEOUT", 0.5)
 
     def process(block: Block) -> None:
         (folder / f"{block.index}.{block.attempt}").touch()

@@ -14,14 +14,10 @@ from blockflow.ledger.run_ledger import RunLedger
 from blockflow.outbox import Outbox
 from blockflow.plan.conflicts import Levels, levels_of
 from blockflow.plan.plan import TaskPlan, single
-from blockflow.state import consequences, leases, outcomes
-from blockflow.state import events as ev
-from blockflow.state.absence import Absence
-from blockflow.state.arrivals import Arrivals
-from blockflow.state.handout import Handout
-from blockflow.state.leases import Lease, Leases
-from blockflow.state.outcomes import Outcomes
-from blockflow.state.scheduler import Scheduler
+from blockflow.scheduler import completion, dispatch, leases, propagation, reconnect, scheduler
+from blockflow.scheduler import events as ev
+from blockflow.scheduler.leases import Lease, Leases
+from blockflow.scheduler.scheduler import HANDLERS
 from blockflow.switchboard import Send, Switchboard
 from blockflow.testing.simulation.cluster import Cluster
 from blockflow.testing.simulation.link import Link
@@ -36,7 +32,8 @@ if TYPE_CHECKING:
 
     from blockflow.plan.grid import Grid
     from blockflow.plan.slices import Indices
-    from blockflow.state.task_book import TaskBook
+    from blockflow.scheduler.retry_policy import FailureHistory
+    from blockflow.scheduler.state import SchedulerState, TaskRecord
     from blockflow.switchboard import Action
     from blockflow.wire.held import Given, HeldLease
 
@@ -56,30 +53,30 @@ def grants_before_all_inputs_are_done(patch: pytest.MonkeyPatch) -> None:
 
 
 def releases_what_waits_before_the_post_check(patch: pytest.MonkeyPatch) -> None:
-    reported = Scheduler._reported
+    reported = HANDLERS[ev.BlocksReported]
 
-    def early(scheduler: Scheduler, event: ev.BlocksReported, now: float) -> list[ev.Instruction]:
-        done = reported(scheduler, event, now)
+    def early(state: SchedulerState, event: ev.BlocksReported, now: float) -> list[ev.Instruction]:
+        done = reported(state, event, now)
         for wanted in [wanted for wanted in done if isinstance(wanted, ev.RunChecks)]:
-            book = scheduler.book(wanted.task)
-            attempts = [book.verifying.pop(index)[1] for index in wanted.indices.tolist()]
-            scheduler._outcomes.done(book, wanted.indices, np.array(attempts), 0.0, now)
+            task = state.tasks[wanted.task]
+            attempts = [task.verifying.pop(index)[1] for index in wanted.indices.tolist()]
+            completion.blocks_done(state, task, wanted.indices, np.array(attempts), 0.0, now)
             done.remove(wanted)
         return done
 
-    patch.setattr(Scheduler, "_reported", early)
+    patch.setitem(HANDLERS, ev.BlocksReported, early)
 
 
 def runs_what_waits_for_a_failed_block(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outcomes, "orphan", consequences.release)
+    patch.setattr(completion, "orphan", propagation.release)
 
 
 def forgets_orphans(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outcomes, "orphan", lambda books, task, indices, now: set())
+    patch.setattr(completion, "orphan", lambda state, task, indices, now: None)
 
 
 def forgets_to_release(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outcomes, "release", lambda books, task, indices, now: set())
+    patch.setattr(completion, "release", lambda state, task, indices, now: None)
 
 
 # ------------------------------------------------------------------------------------------------ leases and fences
@@ -128,8 +125,8 @@ def driver_does_not_answer_heartbeats(patch: pytest.MonkeyPatch) -> None:
 
 
 def driver_has_no_patience(patch: pytest.MonkeyPatch) -> None:
-    for module in ("leases", "arrivals"):
-        patch.setattr(f"blockflow.state.{module}.server_seconds", lambda lease: 0.7 * lease)
+    for module in ("leases", "reconnect"):
+        patch.setattr(f"blockflow.scheduler.{module}.server_seconds", lambda lease: 0.7 * lease)
 
 
 def takes_a_lease_back_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -240,11 +237,12 @@ def worker_goes_on_with_what_it_gave_back(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_blocks_that_are_given_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Outcomes, "not_run", lambda book_of, book, indices, now: None)
+    for module in (completion, reconnect, scheduler):
+        patch.setattr(module, "blocks_returned", lambda state, task, indices, now: None)
 
 
 def forgets_blocks_of_lost_workers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Outcomes, "lost", lambda book_of, lease, now: [])
+    patch.setattr(completion, "lease_lost", lambda state, lease, now, **how: [])
 
 
 def failures_count_as_success(patch: pytest.MonkeyPatch) -> None:
@@ -264,82 +262,82 @@ def _fields(message: wire.Report) -> tuple[int, int, int]:
 
 
 def counts_losses_as_failures(patch: pytest.MonkeyPatch) -> None:
-    def lost(book_of: Outcomes, lease: Lease, now: float) -> list[ev.Instruction]:
-        book = book_of._books[lease.task]
+    def lost(state: SchedulerState, lease: Lease, now: float, **how: str) -> list[ev.Instruction]:
         failures = [ev.BlockFailure(index=index, error="lost") for index in lease.outstanding.tolist()]
-        told = [book_of.failed(book, failure, lease.worker, lease.attempt, now) for failure in failures]
-        return [each for told_of_one in told for each in told_of_one]
+        task, attempt = state.tasks[lease.task], lease.attempt
+        told = [completion.attempt_failed(state, task, failure, lease.worker, attempt, now) for failure in failures]
+        return [each for some in told for each in some]
 
-    patch.setattr(Outcomes, "lost", lost)
+    patch.setattr(completion, "lease_lost", lost)
+
+
+def _fails_differently(patch: pytest.MonkeyPatch, before: Callable[[FailureHistory], int]) -> None:
+    """Let a failure count from another number of failures before it."""
+    failed = completion.attempt_failed
+
+    def differently(
+        state: SchedulerState, task: TaskRecord, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> list[ev.Instruction]:
+        history = task.histories[failure.index]
+        history.failures = before(history)
+        return failed(state, task, failure, worker, attempt, now)
+
+    for module in (completion, scheduler):
+        patch.setattr(module, "attempt_failed", differently)
 
 
 def fails_one_retry_too_early(patch: pytest.MonkeyPatch) -> None:
-    failed = Outcomes.failed
-
-    def early(
-        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
-    ) -> Any:
-        book.mishaps[failure.index].failures += not book.mishaps[failure.index].failures
-        return failed(book_of, book, failure, worker, attempt, now)
-
-    patch.setattr(Outcomes, "failed", early)
+    _fails_differently(patch, lambda history: history.failures or 1)
 
 
 def never_gives_a_block_up(patch: pytest.MonkeyPatch) -> None:
-    failed = Outcomes.failed
-
-    def again(
-        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
-    ) -> Any:
-        book.mishaps[failure.index].failures = -1
-        return failed(book_of, book, failure, worker, attempt, now)
-
-    patch.setattr(Outcomes, "failed", again)
+    _fails_differently(patch, lambda history: -1)
 
 
 def never_finds_the_block_that_kills(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outcomes, "MOST_LOSSES", 10**6)
+    patch.setattr(completion, "MOST_LOSSES", 10**6)
 
 
 def gives_up_after_two_lost_workers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outcomes, "MOST_LOSSES", 2)
+    patch.setattr(completion, "MOST_LOSSES", 2)
 
 
 def an_end_that_was_announced_counts_as_a_crash(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scheduler, "_ending", lambda scheduler, event, now: None)
+    patch.setitem(HANDLERS, ev.WorkerEnding, lambda state, event, now: [])
 
 
 def skips_blocks_whose_check_raised(patch: pytest.MonkeyPatch) -> None:
-    failed = Outcomes.failed
+    failed = completion.attempt_failed
 
     def skipped(
-        book_of: Outcomes, book: TaskBook, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
-    ) -> Any:
+        state: SchedulerState, task: TaskRecord, failure: ev.BlockFailure, worker: int | None, attempt: int, now: float
+    ) -> list[ev.Instruction]:
         if worker is not None:
-            return failed(book_of, book, failure, worker, attempt, now)
-        book_of.skipped(book, single(failure.index), now)
-        return ev.TellFailure(task=book.plan.number, failure=failure, final=False)
+            return failed(state, task, failure, worker, attempt, now)
+        completion.blocks_skipped(state, task, single(failure.index), now)
+        return [ev.TellFailure(task=task.plan.number, failure=failure, final=False)]
 
-    patch.setattr(Outcomes, "failed", skipped)
+    patch.setattr(scheduler, "attempt_failed", skipped)
 
 
 # ------------------------------------------------------------------------------------------- beginnings and endings
 
 
 def goes_on_after_a_stop(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scheduler, "_stop", lambda scheduler: [])
+    patch.setitem(HANDLERS, ev.StopAsked, lambda state, event, now: [])
 
 
 def gives_blocks_to_workers_that_were_sent_home(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Scheduler, "_leave_alone", lambda scheduler, worker: None)
+    patch.setattr(dispatch, "dismiss", lambda state, workers: None)
+    patch.setattr(scheduler, "dismiss", lambda state, workers: None)
 
 
 def sends_workers_home_while_their_task_waits(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Handout, "_is_over", lambda book_of, book: not book.ready)
+    patch.setattr(dispatch, "_is_over", lambda state, task: not task.ready_count)
 
 
 def never_sends_anybody_home(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Handout, "_is_over", lambda book_of, book: False)
+    patch.setattr(dispatch, "_is_over", lambda state, task: False)
 
 
 def keeps_connections_for_ever(patch: pytest.MonkeyPatch) -> None:
@@ -419,23 +417,19 @@ def uses_numbers_of_an_earlier_life_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def waits_for_nobody_after_a_restart(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Absence, "waiting", False)
+    patch.setattr(reconnect, "await_workers", lambda state, awaited, now: None)
 
 
 def waits_too_short_after_a_restart(patch: pytest.MonkeyPatch) -> None:
-    begin = Absence.begin
-
-    def impatient(absence: Absence, absent: Any, until: float) -> None:
-        begin(absence, absent, until - 55.0)
-
-    patch.setattr(Absence, "begin", impatient)
+    awaits = reconnect.await_workers
+    patch.setattr(reconnect, "await_workers", lambda state, awaited, now: awaits(state, awaited, now - 55.0))
 
 
 def lets_anybody_keep_anything(patch: pytest.MonkeyPatch) -> None:
-    def claimed(arrivals: Arrivals, event: ev.LeaseClaimed, now: float) -> list[ev.Instruction]:
+    def claimed(state: SchedulerState, event: ev.LeaseClaimed, now: float) -> list[ev.Instruction]:
         return [ev.AcknowledgeReport(worker=event.worker, lease=event.lease, stale=False)]
 
-    patch.setattr(Arrivals, "claimed", claimed)
+    patch.setitem(HANDLERS, ev.LeaseClaimed, claimed)
 
 
 def worker_claims_nothing_when_it_is_back(patch: pytest.MonkeyPatch) -> None:
@@ -458,13 +452,13 @@ def worker_does_not_repeat_what_was_not_heard(patch: pytest.MonkeyPatch) -> None
 
 
 def frees_blocks_of_a_process_that_is_about_to_end(patch: pytest.MonkeyPatch) -> None:
-    ending = Scheduler._ending
+    ending = HANDLERS[ev.WorkerEnding]
 
-    def at_once(scheduler: Scheduler, event: ev.WorkerEnding, now: float) -> None:
-        ending(scheduler, event, now)
-        scheduler._lose(event.worker, now, suspicious=False)
+    def at_once(state: SchedulerState, event: ev.WorkerEnding, now: float) -> list[ev.Instruction]:
+        ending(state, event, now)
+        return completion.leases_lost(state, event.worker, now, suspicious=False)
 
-    patch.setattr(Scheduler, "_ending", at_once)
+    patch.setitem(HANDLERS, ev.WorkerEnding, at_once)
 
 
 def takes_a_broken_connection_for_the_end_of_a_process(patch: pytest.MonkeyPatch) -> None:
@@ -477,12 +471,12 @@ def takes_a_broken_connection_for_the_end_of_a_process(patch: pytest.MonkeyPatch
 
 
 def forgets_who_was_to_blame_for_an_end(patch: pytest.MonkeyPatch) -> None:
-    ending = Scheduler._ending
+    ending = HANDLERS[ev.WorkerEnding]
 
-    def blameless(scheduler: Scheduler, event: ev.WorkerEnding, now: float) -> None:
-        ending(scheduler, ev.WorkerEnding(worker=event.worker), now)
+    def blameless(state: SchedulerState, event: ev.WorkerEnding, now: float) -> list[ev.Instruction]:
+        return ending(state, ev.WorkerEnding(worker=event.worker), now)
 
-    patch.setattr(Scheduler, "_ending", blameless)
+    patch.setitem(HANDLERS, ev.WorkerEnding, blameless)
 
 
 # -------------------------------------------------------------------------------------- what a torn journal looks like
@@ -540,7 +534,7 @@ def takes_a_torn_tail_for_damage(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_absent_workers_that_lose_their_connection(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Arrivals, "lost", Arrivals.gone)
+    patch.setattr(reconnect, "forget_disconnected", reconnect.worker_gone)
 
 
 def keeps_blocks_of_processes_that_are_stopped(patch: pytest.MonkeyPatch) -> None:
@@ -561,14 +555,14 @@ def looks_at_timeouts_before_leases(patch: pytest.MonkeyPatch) -> None:
 
 
 def goes_on_with_workers_whose_leases_have_run_out(patch: pytest.MonkeyPatch) -> None:
-    def ticked(scheduler: Scheduler, now: float) -> list[ev.Instruction]:
-        done: list[ev.Instruction] = []
-        for worker in scheduler._leases.expired(now):
-            done += scheduler._lose(worker, now, suspicious=True)
-            if not scheduler._workers[worker].connected:
-                scheduler._arrivals.gone(worker)
-        scheduler._arrivals.passed(now)
-        scheduler._touched.update(scheduler._handout.to_look_at(now))
-        return done + scheduler._handout.recalls(now)
+    ticked = HANDLERS[ev.Ticked]
 
-    patch.setattr(Scheduler, "_ticked", ticked)
+    def careless(state: SchedulerState, event: ev.Ticked, now: float) -> list[ev.Instruction]:
+        waiting = [dict(task.waiting_workers) for task in state.tasks]
+        done = ticked(state, event, now)
+        for task, before in zip(state.tasks, waiting, strict=True):
+            its = {worker: since for worker, since in before.items() if worker in task.active_workers}
+            task.waiting_workers.update(its)
+        return [wanted for wanted in done if not isinstance(wanted, ev.CutOff)]
+
+    patch.setitem(HANDLERS, ev.Ticked, careless)

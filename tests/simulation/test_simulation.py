@@ -77,7 +77,7 @@ def test_a_violation_tells_the_story_of_the_block(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_error_of_the_product_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
-    from blockflow.state.scheduler import Scheduler
+    from blockflow.scheduler.scheduler import Scheduler
 
     def confused(scheduler: Scheduler, *arguments: Any) -> None:
         raise ZeroDivisionError("confused")

@@ -14,8 +14,8 @@ import blockflow
 from blockflow.geometry import Roi, roi_of
 from blockflow.plan.plan import compile_plan
 from blockflow.plan.task import Task
-from blockflow.state.checks import call_checks
-from blockflow.state.events import Phase, RunChecks
+from blockflow.scheduler.checks import call_checks
+from blockflow.scheduler.events import CheckPhase, RunChecks
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK, LONGEST_WHERE, FailureText, describe
 
 
@@ -57,7 +57,7 @@ def test_frames_of_blockflow_are_left_out() -> None:
 
     task = Task("t", Roi((0,), (4,)), Roi((0,), (2,)), Roi((0,), (2,)), check_function=check)
     plan = compile_plan([task]).tasks[0]
-    asked = RunChecks(task=0, phase=Phase.BEFORE, indices=plan.roots().take(1))
+    asked = RunChecks(task=0, phase=CheckPhase.BEFORE, indices=plan.roots().take(1))
     failure = call_checks(plan, asked).failures[0]
     assert str(Path(blockflow.__file__).parent) not in failure.traceback
     assert Path(__file__).name in failure.traceback

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from blockflow.errors import LocalProtocolError, RemoteProtocolError
 from blockflow.plan.tiling import tile
-from blockflow.state.leases import LARGEST_LEASE
+from blockflow.scheduler.leases import LARGEST_LEASE
 from blockflow.wire import messages as wire
 from blockflow.wire.failures import LONGEST_ERROR, LONGEST_TRACEBACK
 

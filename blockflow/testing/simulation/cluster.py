@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from blockflow.coordinator import HOME_SECONDS, KILL_SECONDS, STOP_SECONDS
-from blockflow.state.transitions import ENDED
+from blockflow.scheduler.block_states import ENDED
 from blockflow.testing.simulation.agenda import Agenda
 from blockflow.testing.simulation.disk import Died, SimulatedDisk
 from blockflow.testing.simulation.judge import BrokenPromise, Judge
@@ -121,13 +121,13 @@ class Cluster:
             return "finished"
         if self.stopped:
             return "stopped"
-        books = [self.driver.scheduler.book(number) for number in range(len(self.scenario.plan.tasks))]
+        books = [self.driver.scheduler.task(number) for number in range(len(self.scenario.plan.tasks))]
         if any(book.pool.exhausted or (book.given_up and self.judge.all_first_failed(book)) for book in books):
             return "gave up"
         raise BrokenPromise("end", f"the run has ended, and {len(left)} blocks have not", left)
 
     def _unfinished(self) -> list[tuple[int, int]]:
-        books = (self.driver.scheduler.book(number) for number in range(len(self.scenario.plan.tasks)))
+        books = (self.driver.scheduler.task(number) for number in range(len(self.scenario.plan.tasks)))
         ended = tuple(map(int, ENDED))
         return [
             (number, index)

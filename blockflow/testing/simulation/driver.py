@@ -19,8 +19,8 @@ from blockflow.ledger.identity import identity_of
 from blockflow.ledger.owner import Process
 from blockflow.ledger.run_ledger import RunLedger
 from blockflow.ledger.store import open_store
-from blockflow.state import events as ev
-from blockflow.state.checks import call_checks
+from blockflow.scheduler import events as ev
+from blockflow.scheduler.checks import call_checks
 from blockflow.switchboard import SILENT, Close, Send, Switchboard
 from blockflow.testing.simulation.disk import Died
 from blockflow.testing.simulation.judge import BrokenPromise
@@ -247,14 +247,14 @@ class Driver:
 
     def _look_for_absent(self) -> None:
         """Workers of an earlier life that have died need not be waited for; those that do not come back are ended."""
-        for known in self.scheduler.absent:
+        for known in self.scheduler.awaited_workers:
             if known.host != self.place:
                 continue
             if self._cluster.is_dead(self.place, known.pid, known.started):
                 self._handle(ev.WorkerLeft(worker=known.worker, crashed=True))
             elif self.now() > self._began + self._cluster.lease:
                 self._cluster.kill(self.place, known.pid, known.started)
-        if self.scheduler.absent:
+        if self.scheduler.awaited_workers:
             self.later(_LOOK_SECONDS, self._look_for_absent)
 
     # ------------------------------------------------------------------------------------------- actions
@@ -343,7 +343,7 @@ class Driver:
             return
         if self._dull > 2:  # a worker waits, and nobody has anything to give back: look less often
             deadline = max(deadline, self.now() + min(_LONGEST_TICK, TICK_SECONDS * 2.0 ** min(10, self._dull)))
-            lease = self.scheduler._leases.next_deadline
+            lease = self.scheduler._state.leases.next_deadline
             deadline = deadline if lease is None else min(deadline, lease)
         if deadline < self._tick_at - 1e-9:
             self._tick_at = deadline

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from blockflow.state import events as ev
-from blockflow.state.records import RecordFailure
-from blockflow.state.transitions import BlockState
+from blockflow.scheduler import events as ev
+from blockflow.scheduler.block_states import BlockState
+from blockflow.scheduler.events import RecordFailure
 from blockflow.testing.simulation.facts import Execution, Grant, relations_of
 from blockflow.testing.simulation.story import Story
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.plan.plan import Plan
-    from blockflow.state.records import Record
-    from blockflow.state.scheduler import Scheduler
-    from blockflow.state.task_book import TaskBook
+    from blockflow.scheduler.events import Record
+    from blockflow.scheduler.scheduler import Scheduler
+    from blockflow.scheduler.state import TaskRecord
     from blockflow.testing.simulation.agenda import Agenda
     from blockflow.testing.simulation.plans import Key
     from blockflow.testing.simulation.worker import Worker
@@ -154,7 +154,7 @@ class Judge(Story):
         self.note("process", execution.process, outcome, keys=(execution.key,))
         self.failures[execution.key] += outcome == "failed"
 
-    def all_first_failed(self, book: TaskBook) -> bool:
+    def all_first_failed(self, book: TaskRecord) -> bool:
         """Whether a task may be given up: its first blocks have failed, and none is done."""
         ended = [state for (task, _), state in self.ended.items() if task == book.plan.number]
         return BlockState.DONE not in ended and ended.count(BlockState.FAILED) >= FIRST_BLOCKS
@@ -171,7 +171,7 @@ class Judge(Story):
             self._announced.add(event.worker)
         orphans: list[Key] = []
         for number, known in enumerate(self._known):
-            states = scheduler.book(number).blocks.states.tobytes()
+            states = scheduler.task(number).blocks.states.tobytes()
             if states != known:
                 orphans += self._changed(number, states, event)
                 self._known[number] = states
@@ -200,7 +200,7 @@ class Judge(Story):
             execution.outcome = "done"  # the refusal died with the driver that heard it; the next one has to ask again
         self._refused.clear()
         for number in range(len(self._known)):
-            states = self._known[number] = scheduler.book(number).blocks.states.tobytes()
+            states = self._known[number] = scheduler.task(number).blocks.states.tobytes()
             for index, state in enumerate(states):
                 key = (number, index)
                 if key in self._relied_on and state != BlockState.DONE:
@@ -228,7 +228,7 @@ class Judge(Story):
     def _checked(self, event: ev.BlocksChecked) -> None:
         for failure in event.failures:
             self.failures[event.task, failure.index] += 1
-        if event.phase is ev.Phase.BEFORE:
+        if event.phase is ev.CheckPhase.BEFORE:
             self._passed.update((event.task, index) for index in event.passed.tolist())
             return
         for index in event.refused.tolist():

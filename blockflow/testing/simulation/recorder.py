@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blockflow.ledger.run_ledger import RunLedger
-    from blockflow.state.records import Record
+    from blockflow.scheduler.events import Record
     from blockflow.switchboard import Action
     from blockflow.testing.simulation.cluster import Cluster
     from blockflow.testing.simulation.driver import Driver

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockflow.state.leases import LARGEST_LEASE
-from blockflow.state.scheduler import Scheduler
+from blockflow.scheduler.leases import LARGEST_LEASE
+from blockflow.scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from blockflow.ledger.run_ledger import RunLedger
     from blockflow.plan.plan import Plan
-    from blockflow.state import events as ev
+    from blockflow.scheduler import events as ev
     from blockflow.testing.simulation.facts import Grant
     from blockflow.testing.simulation.judge import Judge
 

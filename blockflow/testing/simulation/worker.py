@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockflow.net.link import EXIT_FENCED, EXIT_TIMEOUT, RUN_SECONDS
-from blockflow.state.leases import server_seconds
+from blockflow.scheduler.leases import server_seconds
 from blockflow.testing.simulation.facts import Execution
 from blockflow.testing.simulation.link import Link
 from blockflow.wire.failures import FailureText
