@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockflow.errors import RunError
-from blockflow.logging import check_log_folders, get_log_basedir
+from blockflow.log_files import check_log_folders
+from blockflow.logging import get_log_basedir
 from blockflow.plan.launcher import has_local
 from blockflow.trusted_files import READABLE, open_folder
 

@@ -9,13 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from blockflow.errors import PlanError
-from blockflow.trusted_files import READABLE, folder_of, open_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _DEFAULT = "daisy_logs"
 
@@ -35,7 +28,8 @@ def set_log_basedir(path: str | os.PathLike[str] | None) -> None:
     if path is None:
         _basedir = None
         return
-    from blockflow.paths import local_path  # here, as workers do not need it
+    from blockflow.errors import PlanError  # imported here, as importing this module must cost nothing
+    from blockflow.paths import local_path
 
     _basedir = local_path(path, "the directory of logs", PlanError)
 
@@ -75,57 +69,11 @@ def redirect_stdouterr(basename: str | os.PathLike[str], mode: str = "w") -> Non
     Raises:
         UntrustedFileError: They are links, or another user could have made or changed them.
     """
+    from blockflow.log_files import open_log
+
     path = os.fspath(basename)
     for stream, suffix in ((sys.stdout, ".out"), (sys.stderr, ".err")):
         stream.flush()
         descriptor = open_log(path + suffix, adds="a" in mode)
         os.dup2(descriptor, stream.fileno())
         os.close(descriptor)
-
-
-def open_log(path: str, *, adds: bool) -> int:
-    """Open a log for writing, and make its folder if it is not there; returns a descriptor.
-
-    Args:
-        path: Of the log.
-        adds: Keep what is in it already.
-
-    Raises:
-        UntrustedFileError: It is a link, or another user could have made or changed it.
-        OSError: It cannot be opened.
-    """
-    folder, name = folder_of(path, make=READABLE)
-    with folder:
-        return folder.open(name, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if adds else os.O_TRUNC), 0o644)
-
-
-def make_log_folder(basedir: Path, task_id: str) -> None:
-    """Make the folder of a task's logs, if it is not there.
-
-    Args:
-        basedir: The directory of all logs.
-        task_id: Id of the task.
-
-    Raises:
-        UntrustedFileError: Another user could have made or changed it.
-        OSError: It cannot be made.
-    """
-    with open_folder(basedir, make=READABLE) as base, base.folder(task_id, make=READABLE):
-        pass
-
-
-def check_log_folders(basedir: Path, task_ids: Iterable[str]) -> None:
-    """Refuse folders of logs that another user could have made or changed, before anything runs.
-
-    Args:
-        basedir: The directory of all logs; made if it is not there.
-        task_ids: Ids of the tasks; their folders may be missing.
-
-    Raises:
-        UntrustedFileError: One of them is not this user's.
-        OSError: `basedir` cannot be made.
-    """
-    with open_folder(basedir, make=READABLE) as base:
-        for task_id in task_ids:
-            if base.status(task_id) is not None:
-                base.folder(task_id).close()

@@ -28,7 +28,7 @@ from warnings import catch_warnings, simplefilter
 
 from blockflow.errors import BlockflowError, RunError
 from blockflow.freshness import expect_writers
-from blockflow.logging import open_log
+from blockflow.log_files import open_log
 from blockflow.net.context import Context
 from blockflow.net.link import SAID_FAILED, Link, open_link, print_failure
 from blockflow.place import fill_standard_descriptors

@@ -16,7 +16,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from blockflow.logging import open_log
+from blockflow.log_files import open_log
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

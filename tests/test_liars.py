@@ -65,7 +65,7 @@ class Bench:
         self.outcomes: Counter[str] = Counter()
         if absent:
             workers = [RecordWorker(worker=number, task=0, process=number, host=PLACE, pid=77) for number in (3, 4)]
-            histories = [RestoredTask(states=book.blocks.states.copy()) for book in map(self.scheduler.book, (0, 1))]
+            histories = [RestoredTask(states=book.blocks.states.copy()) for book in map(self.scheduler.task, (0, 1))]
             self.scheduler.restore(histories, workers, self.now)
         self.carry_out(self.board.handle(ev.Ticked(), self.now))
 

@@ -20,7 +20,7 @@ from blockflow.launch.base import JobEnd
 from blockflow.launch.last_lines import last_lines
 from blockflow.launch.payload import payload_for, payload_for_job
 from blockflow.launch.shared import modules_to_import
-from blockflow.logging import make_log_folder
+from blockflow.log_files import make_log_folder
 from blockflow.net.context import Context
 from blockflow.plan.launcher import has_local
 from blockflow.plan.returns import check_has_run

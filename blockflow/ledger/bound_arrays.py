@@ -10,6 +10,7 @@ anywhere.
 
 from __future__ import annotations
 
+import json
 import os
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -39,8 +40,8 @@ class RunArrays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def encode_arrays(arrays: RunArrays) -> bytes:
-    """The arrays of a run as JSON that people can read."""
-    return msgspec.json.format(msgspec.json.encode(arrays), indent=1) + b"\n"
+    """Return the arrays of a run as indented JSON; paths may hold bytes that are no UTF-8."""
+    return json.dumps(msgspec.to_builtins(arrays), indent=1).encode() + b"\n"
 
 
 def decode_arrays(data: bytes, name: str) -> RunArrays:
@@ -54,8 +55,8 @@ def decode_arrays(data: bytes, name: str) -> RunArrays:
         DamagedLedgerError: It holds no arrays of a run.
     """
     try:
-        return msgspec.json.decode(data, type=RunArrays)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return msgspec.convert(json.loads(data), RunArrays)
+    except (msgspec.ValidationError, ValueError) as error:
         raise DamagedLedgerError(f"{name} is damaged, it does not hold the arrays of a run: {error}") from None
 
 

@@ -43,7 +43,7 @@ def test_what_is_missing_is_counted(tmp_path: Path) -> None:
 def test_log_that_is_too_large_is_rotated(tmp_path: Path) -> None:
     code = f"""
         import resource, sys
-        from blockflow.logging import open_log
+        from blockflow.log_files import open_log
         from blockflow.worker_output import redirect
         import os
         path = {str(tmp_path / "log")!r}

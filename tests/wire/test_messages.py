@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from blockflow.geometry import Box
 
 naturals = st.integers(0, 2**63 - 1)
+pids = st.integers(1, 2**31 - 1)
 wholes = st.integers(-(2**63), 2**63 - 1)
 names = st.text(max_size=255)
 failures = st.builds(
@@ -45,7 +46,7 @@ axes = st.builds(
 )
 
 from_worker: st.SearchStrategy[wire.FromWorker] = st.one_of(
-    st.builds(wire.Hello, naturals, names, names, st.none() | naturals, names, naturals, st.none() | naturals),
+    st.builds(wire.Hello, naturals, names, names, st.none() | naturals, names, pids, st.none() | naturals),
     st.builds(wire.Held, naturals, naturals, st.lists(naturals, max_size=50).map(tuple), naturals),
     st.builds(wire.Report, naturals, naturals, naturals, st.none() | failures, st.booleans(), naturals),
     st.builds(wire.Returned, naturals, naturals),
@@ -137,7 +138,7 @@ def test_the_longest_lease_fits_into_a_message() -> None:
 
 
 def test_the_longest_introduction_fits_before_the_handshake() -> None:
-    hello = wire.Hello(wire.PROTOCOL, "f" * 16, "\N{EURO SIGN}" * 66, 2**63 - 1, "h" * 255, 2**63 - 1, 2**63 - 1)
+    hello = wire.Hello(wire.PROTOCOL, "f" * 16, "\N{EURO SIGN}" * 66, 2**63 - 1, "h" * 255, 2**31 - 1, 2**63 - 1)
     assert len(wire.encode(hello)) <= wire.LARGEST_HELLO
 
 
