@@ -84,7 +84,7 @@ HARD: set[str] = {
 }
 """Bugs that one of several thousand schedules finds: several faults have to meet, as another line of defence stands
 in front (a worker that is not answered looks for a new connection after half a lease). They are tested where they would
-be made: in tests/test_switchboard.py, tests/state/test_restoring.py and tests/wire/test_session.py."""
+be made: in tests/test_switchboard.py, tests/scheduler/test_restoring.py and tests/wire/test_session.py."""
 
 
 def _bugs() -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
