@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 TRIALS := tests/chaos tests/cluster tests/simulation
 PAGES := tests/test_examples.py tests/test_docs.py
-CORE := tests/plan tests/scheduler tests/wire tests/launch/test_launchers.py tests/test_geometry.py tests/test_outbox.py tests/test_switchboard.py
+CORE := tests/plan tests/scheduler tests/wire tests/launch/test_launchers.py tests/test_geometry.py tests/test_outbox.py tests/test_switchboard.py tests/test_liars.py
 TEST := -m pytest -n 2 --dist loadfile $(PAGES:%=--ignore=%) $(TRIALS:%=--ignore=%)
 # With QUICK=1 test-oldest and test-newest leave out the tests of parts that use no other library.
 OUTSIDE := blockflow tests/arrays tests/launch tests/monitor tests/net tests/ops tests/recipes tests/run tests/wire $(filter-out $(PAGES) $(CORE),$(wildcard tests/test_*.py))

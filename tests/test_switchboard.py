@@ -972,3 +972,21 @@ def test_a_worker_with_the_code_of_an_earlier_driver_finishes_what_it_holds() ->
         )
         assert isinstance(said[0], wire.Welcome)
     scheduler.validate()
+
+
+def test_more_workers_than_a_message_may_ask_for_are_refused() -> None:
+    scheduler, board = board_of(line_of_blocks(9))
+    board.connected(0)
+    refused, closed = say(board, 0, scale(workers=wire.MOST_WORKERS + 1))
+    assert isinstance(refused, Send)
+    assert isinstance(refused.message, wire.Refused)
+    assert f"a task has at most {wire.MOST_WORKERS} workers" in refused.message.reason
+    assert isinstance(closed, Close)
+    assert scheduler.task(0).pool.size == 1
+
+
+def test_a_silent_worker_without_a_connection_here_is_not_cut_off() -> None:
+    scheduler, board = board_of(line_of_blocks(2))
+    scheduler.handle(ev.WorkerJoined(worker=9, task=0), 0.0)
+    scheduler.handle(ev.BlocksAsked(worker=9), 0.0)
+    assert not [action for action in board.handle(ev.Ticked(), 1000.0) if isinstance(action, Close)]

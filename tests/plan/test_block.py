@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from blockflow.errors import GeometryError
+from blockflow.errors import ArrayError, GeometryError
 from blockflow.geometry import Roi
 from blockflow.plan.block import Block, BlockStatus
 from blockflow.plan.plan import compile_plan
@@ -20,6 +20,8 @@ from blockflow.testing.strategies import plans, tasks
 from tests.plan.oracle import box, places
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blockflow.plan.plan import Plan
 
 TOTAL, READ, WRITE = Roi((0, 0), (100, 100)), Roi((8, 28), (24, 24)), Roi((10, 30), (20, 20))
@@ -127,3 +129,11 @@ def test_blocks_and_grids_need_neither_numpy_nor_funlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_only_arrays_and_paths_can_be_refreshed(tmp_path: Path) -> None:
+    block = Block(Roi((0,), (8,)), read_roi=Roi((0,), (4,)), write_roi=Roi((0,), (4,)))
+    (tmp_path / "notes.txt").write_text("x")
+    block.refresh(tmp_path / "notes.txt", str(tmp_path))
+    with pytest.raises(ArrayError):
+        block.refresh(object())

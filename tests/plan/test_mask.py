@@ -16,6 +16,8 @@ from blockflow.errors import GeometryError, PlanError
 from blockflow.plan import mask as mask_module
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blockflow.plan.grid import Grid
 
 
@@ -100,3 +102,13 @@ def test_one_flag_per_block() -> None:
 def test_what_is_no_mask_of_the_task_is_refused(mask: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         task_with(mask)
+
+
+def test_a_mask_may_be_the_path_of_an_array(tmp_path: Path) -> None:
+    import zarr
+
+    array = zarr.create_array(tmp_path / "mask.zarr", shape=(4,), chunks=(4,), dtype="u1", attributes={})
+    array[:] = [0, 0, 1, 0]
+    task = Task("t", Roi((0,), (4,)), Roi((0,), (2,)), Roi((0,), (2,)), print, mask=tmp_path / "mask.zarr")
+    assert task.blocks_to_do is not None
+    assert task.blocks_to_do.live(np.arange(2)).tolist() == [False, True]

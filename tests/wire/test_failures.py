@@ -200,3 +200,14 @@ def test_a_group_of_errors_is_told() -> None:
     text = raised(ExceptionGroup("two", [ValueError("one"), KeyError("other")]))
     assert text.error == "ExceptionGroup: two (2 sub-exceptions)"
     assert "ValueError: one" in text.traceback
+
+
+def test_an_error_whose_attributes_raise_is_still_a_failure() -> None:
+    class HostileError(Exception):
+        @property
+        def __notes__(self) -> list[str]:
+            raise KeyError("no notes")
+
+    text = raised(HostileError("no"))
+    assert text.error == "HostileError: no"
+    assert text.traceback

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 naturals = st.integers(0, 2**63 - 1)
 pids = st.integers(1, 2**31 - 1)
+durations = st.integers(0, 10**15)
 wholes = st.integers(-(2**63), 2**63 - 1)
 names = st.text(max_size=255)
 failures = st.builds(
@@ -48,7 +49,7 @@ axes = st.builds(
 from_worker: st.SearchStrategy[wire.FromWorker] = st.one_of(
     st.builds(wire.Hello, naturals, names, names, st.none() | naturals, names, pids, st.none() | naturals),
     st.builds(wire.Held, naturals, naturals, st.lists(naturals, max_size=50).map(tuple), naturals),
-    st.builds(wire.Report, naturals, naturals, naturals, st.none() | failures, st.booleans(), naturals),
+    st.builds(wire.Report, naturals, naturals, durations, st.none() | failures, st.booleans(), naturals),
     st.builds(wire.Returned, naturals, naturals),
     st.builds(wire.Heartbeat, naturals),
     st.builds(wire.Goodbye, st.text(max_size=LONGEST_ERROR)),

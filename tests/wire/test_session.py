@@ -747,3 +747,11 @@ def test_arrays_that_are_returned_are_told_of_once() -> None:
     session.remark_on_arrays()
     session.remark_on_arrays()
     assert session.take_outgoing() == [wire.ArraysReturned()]
+
+
+def test_counts_of_stored_chunks_go_with_the_report() -> None:
+    session = holding(1, 2)
+    for now, stored in ((1.0, 4), (2.0, 0)):
+        session.block_done(take(session, now), None, 0.5, now, asks=False, stored=stored)
+    counts = [count for report in reports(session) for count in wire.unpack_stored(report.stored)]
+    assert counts == [4, 0]
