@@ -205,7 +205,7 @@ def test_a_group_of_errors_is_told() -> None:
 def test_an_error_whose_attributes_raise_is_still_a_failure() -> None:
     class HostileError(Exception):
         @property
-        def __notes__(self) -> list[str]:
+        def __notes__(self) -> list[str]:  # type: ignore[override]
             raise KeyError("no notes")
 
     text = raised(HostileError("no"))
