@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 from decimal import Decimal
-from math import inf, nan
+from itertools import pairwise, product
+from math import inf, nan, prod
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from blockflow.errors import ArrayNotFoundError, MetadataError, PlanError
 from blockflow.paths import local_path
 
-__all__ = ["Unit", "list_tiffs", "read_voxel_size"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Unit", "list_tiffs", "missing_number", "read_voxel_size"]
 
 Unit: TypeAlias = Literal["nm", "um", "mm"]
 
@@ -65,6 +69,73 @@ def list_tiffs(path: str | os.PathLike[str], *, natural: bool = False) -> list[P
 def _natural(name: str) -> tuple[list[str | int], str]:
     """Texts and numbers in turn, beginning with a text; then the name, for names that differ in leading zeros."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
+
+
+def missing_number(names: Sequence[str]) -> str | None:
+    """Tell which plane is missing among names with numbers, in words, or None.
+
+    Names that differ in their numbers only are planes of one stack. If one of the numbers counts all of them, it must
+    do so in even steps; if several numbers together do, each combination must be there.
+
+    Args:
+        names: File names of a folder, in any order.
+
+    >>> missing_number(["z08.tif", "z09.tif", "z11.tif"])
+    'there is no z10.tif between z09.tif and z11.tif'
+    >>> missing_number(["z000.tif", "z020.tif", "z040.tif"])
+    """
+    stacks: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        stacks.setdefault(tuple(re.split(r"\d+", name.lower())), []).append(name)
+    for stack in stacks.values():
+        whole = _gap(stack, r"(\d+)")
+        if whole is not None and _gap(stack, r"(\d+(?:\.\d+)?)") is not None:  # nor are they decimals in even steps
+            return whole
+    return None
+
+
+def _gap(names: list[str], pattern: str) -> str | None:
+    """What is missing if the pattern tells the numbers of names."""
+    parts = {name: re.split(pattern, name) for name in names}
+    if len(names) < 3 or len({len(each) for each in parts.values()}) > 1:
+        return None
+    rows = {name: tuple(Decimal(text) for text in each[1::2]) for name, each in parts.items()}
+    columns = [sorted(set(column)) for column in zip(*rows.values(), strict=True)]
+    varying = [axis for axis, values in enumerate(columns) if len(values) > 1]
+    counters = [axis for axis in varying if len(columns[axis]) == len(names)]
+    if any(_uneven(columns[axis]) is None for axis in counters):
+        return None
+    for axis in counters:
+        position = _uneven(columns[axis]) or 0
+        by_value = {row[axis]: name for name, row in rows.items()}
+        before, after = (by_value[columns[axis][each]] for each in (position, position + 1))
+        step = min(high - low for low, high in pairwise(columns[axis]))
+        text = parts[before][2 * axis + 1]
+        parts[before][2 * axis + 1] = f"{columns[axis][position] + step:0{len(text)}}"
+        return f"there is no {''.join(parts[before])} between {before} and {after}"
+    if len(set(rows.values())) < len(names):
+        return f"two of the names {names[0]} ... {names[-1]} have the same numbers"
+    if len(names) < prod(len(columns[axis]) for axis in varying):
+        have = {tuple(row[axis] for axis in varying) for row in rows.values()}
+        for combination in product(*(columns[axis] for axis in varying)):
+            if combination not in have:
+                return f"there is no file with the numbers {', '.join(map(str, combination))} like {names[0]}"
+    for axis in varying:  # counters have steps of one; wavelengths, say, have any
+        values = columns[axis]
+        after_gap = _uneven(values)
+        if after_gap is not None and min(high - low for low, high in pairwise(values)) == 1:
+            return (
+                f"there are no files with the number {values[after_gap] + 1} between those with {values[after_gap]} "
+                + (f"and {values[after_gap + 1]}, like {names[0]}")
+            )
+    return None
+
+
+def _uneven(values: list[Decimal]) -> int | None:
+    """Where the first step is that is larger than the smallest."""
+    steps = [high - low for low, high in pairwise(values)]
+    smallest = min(steps)
+    return next((position for position, step in enumerate(steps) if step > smallest), None)
 
 
 def read_voxel_size(path: str | os.PathLike[str], *, unit: Unit = "nm", to: Unit = "um") -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockflow.arrays.tiffs import list_tiffs, read_voxel_size
+from blockflow.arrays.tiffs import list_tiffs, missing_number, read_voxel_size
 from blockflow.errors import ArrayNotFoundError, MetadataError, PlanError
 
 ORACLE = Path(__file__).parents[2].parent / "shared" / "oracles" / "scout" / "files.json"
@@ -66,6 +67,56 @@ def test_natural_order_is_that_of_the_numbers(
 def test_natural_order_of_names_that_mean_the_same_number_is_fixed(tmp_path: Path) -> None:
     make(tmp_path, "1.tif", "01.tif", "a.tif", "1a.tif")
     assert [tiff.name for tiff in list_tiffs(tmp_path, natural=True)] == ["01.tif", "1.tif", "1a.tif", "a.tif"]
+
+
+@given(
+    start=st.integers(0, 2000),
+    step=st.integers(1, 50),
+    count=st.integers(3, 30),
+    width=st.integers(1, 5),
+    channels=st.integers(1, 3),
+    data=st.data(),
+)
+def test_a_missing_plane_of_an_even_numbering_is_found(
+    start: int, step: int, count: int, width: int, channels: int, data: st.DataObject
+) -> None:
+    names = [f"c{c}_z{start + step * z:0{width}}.TIF" for c in range(channels) for z in range(count)]
+    assert missing_number(names) is None
+    gone = names[data.draw(st.integers(1, count - 2))] if count > 3 else None
+    if gone is not None:
+        missing = missing_number([name for name in names if name != gone])
+        assert missing is not None
+        assert channels > 1 or f"there is no {gone} between" in missing
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["z0.tif", "z2.tif"],  # two names say nothing of steps
+        ["z0.0.tif", "z2.5.tif", "z5.0.tif"],
+        ["z1_405nm.tif", "z1_488nm.tif", "z2_405nm.tif", "z2_488nm.tif"],
+        ["405nm.tif", "cell.tif", "nuclei.tif", "9.tif"],
+        ["0_120501.tif", "1_120733.tif", "2_120901.tif"],  # a counter and the time of day
+        ["a1.tif", "a2.tif", "a3.tif", "b5.tif", "b6.tif", "b7.tif"],
+    ],
+)
+def test_names_without_a_gap(names: list[str]) -> None:
+    assert missing_number(names) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["z9.tif", "z8.tif", "z11.tif"], "there is no z10.tif between z9.tif and z11.tif"),
+        (["z1.tif", "z01.tif", "z2.tif"], "two of the names .* have the same numbers"),
+        (["t0c0.tif", "t0c1.tif", "t1c1.tif"], "no file with the numbers 1, 0 like t0c0.tif"),
+        ([f"t{t}c{c}.tif" for t in (0, 1, 3) for c in (0, 1)], "no files with the number 2 between those with 1 and 3"),
+    ],
+)
+def test_names_with_a_gap(names: list[str], missing: str) -> None:
+    found = missing_number(names)
+    assert found is not None
+    assert re.search(missing, found), found
 
 
 @pytest.mark.parametrize(
