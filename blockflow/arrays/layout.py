@@ -16,7 +16,7 @@ from blockflow.errors import ArrayError, GeometryError
 from blockflow.geometry import Coordinate, Roi, box_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from blockflow.arrays.array import Array
 
@@ -69,7 +69,7 @@ def planned_layout(
     dtype: npt.DTypeLike | None,
     *,
     write_size: Iterable[int] | None,
-    num_channels: int | None,
+    num_channels: int | Sequence[int] | None,
     chunks: Iterable[int] | None,
     shards: Iterable[int] | None,
     fill_value: Any,
@@ -87,7 +87,8 @@ def planned_layout(
     offset, sizes = grid_of([begin for begin, _ in box], voxel_size, tuple(end - begin for begin, end in box))
     shape = tuple(end for _, end in voxels_of(total_roi, offset, sizes))
     if num_channels is not None:
-        shape = (_count(num_channels), *shape)
+        channels = num_channels if isinstance(num_channels, (tuple, list)) else (num_channels,)
+        shape = (*(_count(channel) for channel in channels), *shape)
     chunk_shape, shard_shape = chunks_of(
         shape, number.itemsize, sizes, write_size=write_size, chunks=chunks, shards=shards
     )

@@ -1,17 +1,23 @@
 """Multiscales: what does the OME-Zarr metadata of a group say about one of its arrays?
 
-Versions 0.4 (attribute ``multiscales``) and 0.5 (``multiscales`` under ``ome``), https://ngff.openmicroscopy.org.
+Versions 0.4 (attribute ``multiscales``), 0.5 and 0.6 (``multiscales`` under ``ome``), https://ngff.openmicroscopy.org.
 1. Find the dataset whose path is the array's.
-2. Apply its transformations in order, then those of the whole image: scale and translation for each axis.
+2. Apply its transformations in order, then those of the whole image: scale and translation for each axis. In 0.6 those
+   of the whole image lead into other coordinate systems, and are not applied.
 3. The axes of type ``space`` are the spatial ones; they must come last. Channels and time have no world unit.
 4. Lengths become nanometers, whatever their unit, so that all levels and images share one world unit. Without
-   units, numbers are taken as they are. Then they must be whole: 0.4 micrometer is 400, but 0.4 is refused.
+   units, numbers are taken as they are.
+5. World units are whole numbers. Where a level of the image has fractions, all its levels get a finer unit: picometers
+   and so on for lengths, else tenths, hundredths, ... of the unit, which the label says: ``"0.1"``, ``"0.1 pixel"``.
 
-The translation is taken for the place where the first voxel begins.
+A translation is where the *centre* of the first voxel lies, if the centre of the first voxel of level 0 lies at that of
+level 0. So a level begins at its translation - (its scale - the scale of level 0) / 2. Where no level has a
+translation, nothing is said about where they lie to each other, and all begin at 0.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from blockflow.arrays.axes import Axes
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
 
 _NANOMETERS = {
     "angstrom": 0.1,
+    "zeptometer": 1e-12,
+    "attometer": 1e-9,
+    "femtometer": 1e-6,
     "picometer": 1e-3,
     "nanometer": 1.0,
     "nm": 1.0,
@@ -41,6 +50,15 @@ _NANOMETERS = {
 _NOISE = 1e-12
 """How far from whole a number may be, relative to its size: floats say 0.1 + 0.2 is 0.30000000000000004."""
 
+_LONG_NAMES = {"nm": "nanometer", "mm": "millimeter"} | dict.fromkeys(("um", "\u00b5m", "\u03bcm"), "micrometer")
+"""What OME-Zarr calls units that have short names."""
+
+_TENTH = re.compile(r"0\.0*1")
+"""A part of a unit, as a number."""
+
+_FINER = {0: "nanometer", 3: "picometer", 6: "femtometer", 9: "attometer", 12: "zeptometer"}
+"""Units of length, by how many decimal places they are finer than nanometers."""
+
 
 def with_multiscales(known: Axes, attributes: Mapping[str, Any], path: str, ndim: int, where: str) -> Axes | None:
     """What is known, completed from the attributes of a group; None if they do not speak of the array.
@@ -53,7 +71,7 @@ def with_multiscales(known: Axes, attributes: Mapping[str, Any], path: str, ndim
         where: The group, for messages.
 
     Raises:
-        MetadataError: The metadata is malformed, or its numbers are not whole.
+        MetadataError: The metadata is malformed, or its numbers are not whole beside a known offset or voxel size.
 
     >>> axes = [{"name": n, "type": "space", "unit": "micrometer"} for n in "yx"]
     >>> scale = {"type": "scale", "scale": [0.4, 0.4]}
@@ -71,41 +89,112 @@ def with_multiscales(known: Axes, attributes: Mapping[str, Any], path: str, ndim
         raise
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MetadataError(
-            f"{where}: multiscales must be as in OME-Zarr 0.4 or 0.5 ({type(error).__name__}: {error}); "
+            f"{where}: multiscales must be as in OME-Zarr 0.4 to 0.6 ({type(error).__name__}: {error}); "
             "pass voxel_size= and offset="
         ) from error
     return None
 
 
+def scaled_unit(label: str | None) -> tuple[float, str | None]:
+    """Return what the numbers of a unit of ours are multiplied with, and the unit that OME-Zarr knows them in.
+
+    >>> scaled_unit("nm"), scaled_unit("0.1"), scaled_unit("0.01 pixel"), scaled_unit(None)
+    ((1.0, 'nanometer'), (0.1, None), (0.01, 'pixel'), (1.0, None))
+    """
+    if label is None:
+        return 1.0, None
+    number, _, unit = label.partition(" ")
+    if _TENTH.fullmatch(number):
+        return float(number), unit or None
+    return 1.0, _LONG_NAMES.get(label, label)
+
+
 def _completed(known: Axes, image: Mapping[str, Any], dataset: Mapping[str, Any], ndim: int, where: str) -> Axes:
     where = f"{where}: multiscales of {dataset['path']!r}"
-    axes = image["axes"]
+    axes = _axes_of(image, dataset)
     if len(axes) != ndim:
         raise MetadataError(f"{where} must name {ndim} axes, as many as the array has, got {len(axes)}")
     spatial = axes[_first_spatial(axes, where) :]
     units = [axis.get("unit") for axis in spatial]
     factors = _factors(units, where)
-    transformations = [*dataset["coordinateTransformations"], *image.get("coordinateTransformations", ())]
-    scale, translation = _composed(transformations, ndim, where)
+    placed = known.voxel_size is not None or known.offset is not None
+    levels = [dataset] if placed else image["datasets"]
+    (scale, corner), *others = (_level(image, each, ndim, factors, where) for each in (dataset, *levels))
+    lengths = all(unit in _NANOMETERS for unit in units)
+    steps = (0,) if placed else tuple(_FINER) if lengths else range(max(_FINER) + 1)
+    pairs = [
+        (number, size)
+        for sizes, corners in others
+        for size, at in zip(sizes, corners, strict=True)
+        for number in (size, at)
+    ]
+    finer = next((step for step in steps if all(_is_whole(n, size, step) for n, size in pairs)), steps[-1])
 
     def world(values: list[float], what: str, argument: str) -> Coordinate:
-        lengths = [value * factor for value, factor in zip(values[-len(spatial) :], factors, strict=True)]
-        for axis, length in zip(spatial, lengths, strict=True):
-            if abs(length - round(length)) > _NOISE * max(1.0, abs(length)):
+        for axis, length, size in zip(spatial, values, scale, strict=True):
+            if not _is_whole(length, size, finer):
                 raise MetadataError(
                     f"{where} must have a {what} of whole world units (nanometers if there is a unit): "
                     f"axis {axis['name']!r} has {length}; pass {argument}="
                 )
-        return coordinate_of([round(length) for length in lengths], what)
+        return coordinate_of([round(length * 10**finer) for length in values], what)
 
-    names = tuple(axis["name"] for axis in axes)
-    labels = None if None in units else tuple("nanometer" if u in _NANOMETERS else u for u in units)
     return Axes(
-        offset=known.offset or world(translation, "translation", "offset"),
+        offset=known.offset or world(corner, "translation", "offset"),
         voxel_size=known.voxel_size or world(scale, "scale", "voxel_size"),
-        axis_names=known.axis_names or names,
-        units=known.units or labels,
+        axis_names=known.axis_names or tuple(axis["name"] for axis in axes),
+        units=known.units or _labels(units, finer, lengths=lengths),
     )
+
+
+def _axes_of(image: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[Any]:
+    """The axes of an image; in 0.6, those of the coordinate system that a level is put into."""
+    if "coordinateSystems" not in image:
+        return list(image["axes"])
+    output = dataset["coordinateTransformations"][-1].get("output")
+    name = output.get("name") if isinstance(output, dict) else output
+    systems = {system["name"]: system for system in image["coordinateSystems"]}
+    return list(systems[name]["axes"])
+
+
+def _level(
+    image: Mapping[str, Any], dataset: Mapping[str, Any], ndim: int, factors: list[float], where: str
+) -> tuple[list[float], list[float]]:
+    """Voxel size and corner of a level, for each spatial axis, in nanometers or as the numbers are."""
+    whole = () if "coordinateSystems" in image else image.get("coordinateTransformations", ())
+    levels = [_flat(each.get("coordinateTransformations", ())) for each in image["datasets"]]
+    own = _flat(dataset["coordinateTransformations"])
+    scale, translation = _composed([*own, *whole], ndim, where)
+    if any(step["type"] == "translation" for steps in levels for step in steps):
+        first, _ = _composed([*levels[0], *whole], ndim, where)
+        translation = [t - (s - s_0) / 2 for t, s, s_0 in zip(translation, scale, first, strict=True)]
+    used = slice(ndim - len(factors), None)
+    sizes = [value * factor for value, factor in zip(scale[used], factors, strict=True)]
+    return sizes, [value * factor for value, factor in zip(translation[used], factors, strict=True)]
+
+
+def _flat(transformations: Any) -> list[Any]:
+    """Transformations, with those of sequences one by one."""
+    steps: list[Any] = []
+    for each in transformations:
+        steps.extend(_flat(each["transformations"]) if each["type"] == "sequence" else [each])
+    return steps
+
+
+def _is_whole(length: float, size: float, finer: int) -> bool:
+    """Whether a length is a whole number of units, but for noise; a voxel of this size may have been taken off it."""
+    number, voxel = length * 10.0**finer, abs(size) * 10.0**finer
+    return abs(number - round(number)) <= _NOISE * max(1.0, abs(number), voxel)
+
+
+def _labels(units: list[str | None], finer: int, *, lengths: bool) -> tuple[str, ...] | None:
+    """The units of the world, for each spatial axis."""
+    if lengths:
+        return (_FINER[finer],) * len(units)
+    if finer:
+        tenth = f"0.{'0' * (finer - 1)}1"
+        return tuple(tenth if unit is None else f"{tenth} {unit}" for unit in units)
+    return None if None in units else tuple(map(str, units))
 
 
 def _first_spatial(axes: list[Any], where: str) -> int:

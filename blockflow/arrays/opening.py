@@ -2,7 +2,7 @@
 
 Offset, voxel size and the names of axes come from the first of these that says them:
 1. what the caller passes,
-2. the attributes of the array (axes.py),
+2. the attributes of the array (axes.py), and for names its ``dimension_names``,
 3. the OME-Zarr metadata of the groups above it, nearest first (multiscales.py),
 4. offset zero and voxel size one; all axes are spatial then.
 """
@@ -10,6 +10,7 @@ Offset, voxel size and the names of axes come from the first of these that says 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import zarr
@@ -92,12 +93,22 @@ def open_place(place: Place, mode: ZarrMode, known: Axes) -> Array:
     """The array at a place; what is known of its axes goes before its metadata."""
     data = open_zarr(place, mode)
     axes = with_attributes(known, data.attrs.asdict(), str(place))
+    if axes.axis_names is None:
+        axes = replace(axes, axis_names=_dimension_names(data))
     if not axes.located:
         axes = _with_groups(axes, data, place)
     try:
         return Array(data, axes.offset, axes.voxel_size, axis_names=axes.axis_names, units=axes.units)
     except GeometryError as error:
         raise MetadataError(f"{place}: {error}; pass voxel_size=, offset=, axis_names= or units=") from error
+
+
+def _dimension_names(data: zarr.Array[Any]) -> tuple[str, ...] | None:
+    """The names that zarr (format v3) or xarray (format v2) has for all axes, if they are different ones."""
+    names: Any = getattr(data.metadata, "dimension_names", None) or data.attrs.get("_ARRAY_DIMENSIONS")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names) if len(set(names)) == data.ndim == len(names) else None
 
 
 def open_zarr(place: Place, mode: ZarrMode) -> zarr.Array[Any]:

@@ -16,6 +16,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from blockflow.arrays.axes import Axes, attributes_of, labels_of
+from blockflow.arrays.consolidated import drop_consolidated
 from blockflow.arrays.formats import check_made
 from blockflow.arrays.layout import Layout, ZarrFormat, layout_of, planned_layout
 from blockflow.arrays.opening import node_at, open_place
@@ -26,7 +27,7 @@ from blockflow.paths import is_path, local_path
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
     from zarr.abc.store import Store
@@ -42,7 +43,7 @@ def prepare_ds(
     voxel_size: Iterable[int] | None = None,
     dtype: npt.DTypeLike | None = None,
     write_size: Iterable[int] | None = None,
-    num_channels: int | None = None,
+    num_channels: int | Sequence[int] | None = None,
     *,
     chunks: Iterable[int] | None = None,
     shards: Iterable[int] | None = None,
@@ -65,7 +66,8 @@ def prepare_ds(
         dtype: Of one voxel: boolean, integer, float or complex. Required.
         write_size: What one block writes, in world units. Chunks (shards, if given) divide it, so that no two
             blocks share one; the chunk grid begins at the offset of the total ROI, as the blocks should.
-        num_channels: The length of a channel axis before the spatial ones; no such axis if not given.
+        num_channels: The length of a channel axis before the spatial ones, or of each of several (time points and
+            channels); no such axis if not given.
         chunks: Voxels per axis, channels included. If not given, the largest divisor of the write size (or of
             the shard) that has at most 8 MiB (1 MiB in a shard) uncompressed.
         shards: Voxels per axis, channels included; multiples of the chunks. Zarr format 3 only.
@@ -120,6 +122,7 @@ def prepare_ds(
         wait_for(place.store.delete_dir(place.path))
     if overwrite or not there:
         _store(documents, place, replace=overwrite)
+        drop_consolidated(place)
     array = open_place(place, "r+", Axes())
     differences = layout.differences(layout_of(array))
     if differences:
@@ -155,6 +158,9 @@ def _look_around(place: Place, asked: ZarrFormat | None) -> tuple[bool, ZarrForm
 def _documents(layout: Layout, axes: Axes, path: str, compressors: Any) -> dict[str, Any]:
     """The metadata documents of the array and of the groups above it, by key, as zarr writes them."""
     documents: dict[str, Any] = {}
+    attributes, older = attributes_of(axes), layout.zarr_format == 2
+    if older and axes.axis_names is not None:
+        attributes["_ARRAY_DIMENSIONS"] = list(axes.axis_names)  # what xarray knows names by in format v2
     zarr.create_array(
         MemoryStore(documents),
         name=path or None,
@@ -165,8 +171,9 @@ def _documents(layout: Layout, axes: Axes, path: str, compressors: Any) -> dict[
         fill_value=layout.fill_value,
         compressors=compressors,
         zarr_format=layout.zarr_format,
-        attributes=attributes_of(axes),
-        dimension_names=axes.axis_names if layout.zarr_format == 3 else None,
+        attributes=attributes,
+        dimension_names=None if older else axes.axis_names,
+        chunk_key_encoding={"name": "v2", "separator": "/"} if older else None,
     )
     return documents
 

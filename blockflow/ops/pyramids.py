@@ -16,10 +16,12 @@ import zarr
 
 from blockflow.arrays.array import Array
 from blockflow.arrays.chunking import INNER_CHUNK_BYTES, shrunk
+from blockflow.arrays.consolidated import drop_consolidated
+from blockflow.arrays.multiscales import scaled_unit
 from blockflow.arrays.opening import open_ds
 from blockflow.arrays.places import place_of
 from blockflow.arrays.preparing import prepare_ds
-from blockflow.errors import ArrayError, GeometryError, PlanError
+from blockflow.errors import GeometryError, PlanError
 from blockflow.geometry import Roi
 from blockflow.ops.image_groups import check_new, level_prefix, list_label, path_inside
 from blockflow.ops.inputs import opened, put_into_place
@@ -47,7 +49,10 @@ _BLOCK_BYTES = 2**24
 _MOST_SPATIAL = 3
 """Spatial axes that an OME-Zarr image may have."""
 
-_NOT_SPATIAL = frozenset(("c", "ch", "channel", "channels", "t", "time"))
+_CHANNEL, _TIME = frozenset(("c", "ch", "channel", "channels")), frozenset(("t", "time"))
+"""Names of axes of channels and of time."""
+
+_NOT_SPATIAL = _CHANNEL | _TIME
 """Names of axes along which no voxels are put together."""
 
 _SMALLEST = 64
@@ -122,6 +127,7 @@ def downsample(
     dims = source.spatial_dims if isinstance(source, Array) else len(source.shape)
     source = put_into_place(source, None, dims, "image")
     _check_spatial(source)
+    source = _named(source)
     factors = [_positive("factor", each) for each in per_axis("factor", factor, dims)]
     if levels is not None:
         _positive("levels", levels)
@@ -178,6 +184,31 @@ def _check_spatial(source: Array) -> None:
             f"{source.spatial_dims} axes{said} of shape {source.shape}: say which are spatial, the last ones, with "
             f"Array(data, voxel_size={(1,) * min(_MOST_SPATIAL, source.spatial_dims - max(1, len(odd)))})"
         )
+
+
+def _named(source: Array) -> Array:
+    """An image with names for all axes, which OME-Zarr demands: z, y, x and c where it has none."""
+    channels = source.channel_dims
+    if source.axis_names is None:
+        if channels > 1:
+            raise GeometryError(
+                f"image must have names for its axes, as {channels} of them are not spatial: pass an Array with "
+                "axis_names=, such as ('t', 'c', 'z', 'y', 'x')"
+            )
+        names = ("c",) * channels + ("z", "y", "x")[_MOST_SPATIAL - source.spatial_dims :]
+        return Array(source.data, source.offset, source.voxel_size, axis_names=names, units=source.units)
+    kinds = [_kind(name) for name in source.axis_names[:channels]]
+    if "time" in kinds[1:] or channels > 2 or (channels == 2 and kinds[0] != "time"):
+        raise GeometryError(
+            "image must have a time axis, then one of channels, then the spatial ones, got axes called "
+            f"{', '.join(source.axis_names)}"
+        )
+    return source
+
+
+def _kind(name: str) -> str | None:
+    """The type that OME-Zarr has for an axis that is not spatial; None for one that it does not know."""
+    return "time" if name.lower() in _TIME else "channel" if name.lower() in _CHANNEL else None
 
 
 def _shrink(source: Array, factors: tuple[int, ...], method: Method, block: Block, out: Array) -> None:
@@ -240,8 +271,6 @@ def _prepared(
     like: Array, group: Any, name: str, shape: tuple[int, ...], voxel_size: Sequence[int], layout: Any
 ) -> Array:
     """An array of a level; the one that is there if it is the same."""
-    if like.channel_dims > 1:
-        raise GeometryError(f"a pyramid has one channel axis at most, got {like.channel_dims}")
     chunks, shards = layout
     return prepare_ds(
         group,
@@ -249,7 +278,7 @@ def _prepared(
         total_roi=Roi(like.offset, [n * size for n, size in zip(shape, voxel_size, strict=True)]),
         voxel_size=voxel_size,
         dtype=like.dtype,
-        num_channels=like.shape[0] if like.channel_dims else None,
+        num_channels=like.shape[: like.channel_dims] or None,
         chunks=chunks,
         shards=shards,
         axis_names=like.axis_names,
@@ -274,23 +303,32 @@ def _grid_over(array: Array) -> Grid:
 def _describe(group: Any, arrays: Sequence[Array], paths: Sequence[str], name: str, method: str) -> None:
     """Write the metadata of the image, in place of what is said about one of this name."""
     place = place_of(group, None, read_only=False)
+    drop_consolidated(place)
     node = zarr.open_group(place.store, path=place.path, mode="r+")
     first = arrays[0]
     spatial = first.spatial_dims
-    names = first.axis_names or ("c", "z", "y", "x")[-len(first.shape) :]
-    if len(names) != len(first.shape):
-        raise ArrayError(f"axes of a pyramid of {len(first.shape)} axes need names: pass an Array with axis_names")
-    units = first.units or (None,) * spatial
-    axes: list[dict[str, Any]] = [{"name": each, "type": "channel"} for each in names[: first.channel_dims]]
+    names: tuple[str, ...] = first.axis_names or ()
+    parts, units = zip(*map(scaled_unit, first.units or (None,) * spatial), strict=True)
+    axes: list[dict[str, Any]] = [
+        {"name": each} | ({} if _kind(each) is None else {"type": _kind(each)}) for each in names[: first.channel_dims]
+    ]
     for each, unit in zip(names[first.channel_dims :], units, strict=True):
         axes.append({"name": each, "type": "space"} | ({} if unit is None else {"unit": unit}))
+
+    def world(lengths: Sequence[float]) -> list[float]:
+        return [float(length * part) for length, part in zip(lengths, parts, strict=True)]
+
+    def centre(array: Array) -> list[float]:
+        sizes = zip(array.offset, array.voxel_size, first.voxel_size, strict=True)
+        return world([begin + (size - size_0) / 2 for begin, size, size_0 in sizes])
+
     ones, zeros = [1.0] * first.channel_dims, [0.0] * first.channel_dims
     datasets = [
         {
             "path": path,
             "coordinateTransformations": [
-                {"type": "scale", "scale": ones + [float(size) for size in array.voxel_size]},
-                {"type": "translation", "translation": zeros + [float(begin) for begin in array.offset]},
+                {"type": "scale", "scale": ones + world(array.voxel_size)},
+                {"type": "translation", "translation": zeros + centre(array)},
             ],
         }
         for array, path in zip(arrays, paths, strict=True)

@@ -104,17 +104,24 @@ def test_ome_zarr(tmp_path: Path, zarr_format: Format) -> None:
     assert open_ds(path, "A/1/s0/data", voxel_size=(2, 2), offset=(6, 6)).roi == Roi((6, 6), (16, 16))
 
 
-def test_fractions_without_unit_are_refused_unless_overridden(tmp_path: Path) -> None:
+def test_fractions_without_unit_get_a_finer_one_unless_overridden(tmp_path: Path) -> None:
     root = zarr.open_group(tmp_path / "x.zarr", mode="w")
     root.attrs["ome"] = ome_zarr([0.4, 0.4], "pixel")
     root.create_array("0", shape=(8, 8), dtype="uint8")
-    with pytest.raises(MetadataError) as info:
-        open_ds(tmp_path / "x.zarr", "0")
-    assert str(info.value) == (
-        f"{tmp_path}/x.zarr: multiscales of '0' must have a scale of whole world units "
-        "(nanometers if there is a unit): axis 'y' has 0.4; pass voxel_size="
-    )
+    array = open_ds(tmp_path / "x.zarr", "0")
+    assert (array.voxel_size, array.units) == ((4, 4), ("0.1 pixel", "0.1 pixel"))
     assert open_ds(tmp_path / "x.zarr", "0", voxel_size=(400, 400)).roi == Roi((0, 0), (3200, 3200))
+
+
+def test_names_of_dimensions(tmp_path: Path) -> None:
+    """Those that zarr (format v3) and xarray (format v2) write; none if an axis has none, or two have the same."""
+    root = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    for name, names, found in (("a", ("y", "x"), ("y", "x")), ("b", ("y", None), None), ("c", ("x", "x"), None)):
+        root.create_array(name, shape=(8, 8), dtype="uint8", dimension_names=names)
+        assert open_ds(root, name).axis_names == found
+    older = zarr.open_group(tmp_path / "y.zarr", mode="w", zarr_format=2)
+    older.create_array("a", shape=(8, 8), dtype="uint8", attributes={"_ARRAY_DIMENSIONS": ["y", "x"]})
+    assert open_ds(older, "a").axis_names == ("y", "x")
 
 
 def test_missing_metadata() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from zarr.errors import ZarrUserWarning
 
 from blockflow import Local, Roi
 from blockflow.arrays import Array, open_ds, prepare_ds
@@ -104,6 +106,58 @@ class TestDownsample:
         assert [each["path"] for each in said["multiscales"][1]["datasets"]] == ["s0", "1", "2", "3"]
         assert said["omero"] == {"id": 1}
 
+    @pytest.mark.parametrize("zarr_format", [2, 3])
+    def test_what_zarr_alone_finds(self, zarr_format: Any, tmp_path: Path) -> None:
+        """Times and channels, names of axes, units, centres, keys with slashes, and no copy that is out of date."""
+        group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
+        group.create_group("other")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)  # format v3 has not specified it yet
+            zarr.consolidate_metadata(group.store)
+        image = np.random.default_rng(0).integers(0, 255, (2, 3, 4, 8, 8)).astype("u1")
+        source = Array(image, (0, 6, 8), (40, 6, 4), axis_names=tuple("tczyx"), units=("nm", "nm", "0.1 pixel"))
+        downsample(source, tmp_path / "a.zarr", factor=(1, 2, 2), levels=3, chunks=(1, 1, 4, 4, 4), **HERE)
+        found = zarr.open_group(tmp_path / "a.zarr", mode="r")
+        assert "1" in found
+        attributes: Any = found.attrs.asdict()
+        (said,) = attributes["multiscales"] if zarr_format == 2 else attributes["ome"]["multiscales"]
+        assert said["axes"] == [
+            {"name": "t", "type": "time"},
+            {"name": "c", "type": "channel"},
+            {"name": "z", "type": "space", "unit": "nanometer"},
+            {"name": "y", "type": "space", "unit": "nanometer"},
+            {"name": "x", "type": "space", "unit": "pixel"},
+        ]
+        level: Any = found["2"]
+        steps = said["datasets"][2]["coordinateTransformations"]
+        assert steps[0]["scale"] == [1, 1, 40, 24, 1.6]
+        assert steps[1]["translation"] == pytest.approx([0, 0, 0, 6 + 9, 0.8 + 0.6])
+        assert level.shape == (2, 3, 4, 2, 2)
+        if zarr_format == 3:
+            assert level.metadata.dimension_names == ("t", "c", "z", "y", "x")
+        else:
+            assert level.attrs["_ARRAY_DIMENSIONS"] == ["t", "c", "z", "y", "x"]
+            assert (tmp_path / "a.zarr/2/0/0/0/0/0").is_file()
+        assert_array_equal(level[1, 2], reduced(reduced(image[1, 2], (1, 2, 2), "mean"), (1, 2, 2), "mean"))
+
+    def test_axes_without_names_get_those_of_ome_zarr(self, tmp_path: Path) -> None:
+        for channels, names in ((0, ("y", "x")), (1, ("c", "y", "x"))):
+            image = Array(np.zeros((2,) * channels + (8, 8)), voxel_size=(1, 1))
+            downsample(image, tmp_path / f"{channels}.zarr", levels=2, **HERE)
+            level: Any = zarr.open_array(tmp_path / f"{channels}.zarr/1")
+            assert level.metadata.dimension_names == names
+
+    def test_names_of_dimensions_are_passed_on(self, tmp_path: Path) -> None:
+        source = zarr.create_array(tmp_path / "s.zarr", shape=(8, 8), dtype="u1", dimension_names=("row", "column"))
+        downsample(tmp_path / "s.zarr", tmp_path / "a.zarr", levels=2, **HERE)
+        level: Any = zarr.open_array(tmp_path / "a.zarr/1")
+        assert level.metadata.dimension_names == source.metadata.dimension_names  # type: ignore[union-attr]
+
+    def test_channels_before_time_are_refused(self, tmp_path: Path) -> None:
+        image = Array(np.zeros((2, 2, 8, 8)), voxel_size=(1, 1), axis_names=tuple("ctyx"))
+        with pytest.raises(GeometryError, match=r"a time axis, then one of channels, .* got axes called c, t, y, x"):
+            downsample(image, tmp_path / "a.zarr", **HERE)
+
     def test_one_level_is_a_copy(self, tmp_path: Path) -> None:
         (level,) = downsample(np.arange(10), tmp_path / "a.zarr", levels=1, **HERE)
         assert level.to_ndarray().tolist() == list(range(10))
@@ -122,7 +176,7 @@ class TestDownsample:
             downsample(image, tmp_path / "a.zarr", factor=1, **HERE)
         with pytest.raises(PlanError, match="levels must be a whole number of at least 1, got 0"):
             downsample(image, tmp_path / "a.zarr", levels=0, **HERE)
-        with pytest.raises(GeometryError, match="a pyramid has one channel axis at most, got 2"):
+        with pytest.raises(GeometryError, match="image must have names for its axes, as 2 of them are not spatial"):
             downsample(Array(np.zeros((2, 2, 4)), voxel_size=(1,)), tmp_path / "a.zarr", **HERE)
         with pytest.raises(GeometryError, match="image must have 3 spatial axes at most"):
             downsample(np.zeros((2,) * 5), tmp_path / "b.zarr", levels=1, **HERE)
