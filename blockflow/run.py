@@ -17,6 +17,7 @@ from blockflow.driving import listen_at, run_here, run_in_processes
 from blockflow.errors import PlanError
 from blockflow.logging import get_log_basedir
 from blockflow.monitor.progress import make_display
+from blockflow.plan.flags import check_flags
 from blockflow.plan.launcher import is_local
 from blockflow.plan.plan import check_runnable, compile_plan, dropped_voxels_warning
 from blockflow.plan.requirements import check_resources, checked_amounts
@@ -134,6 +135,17 @@ def run_blockwise(
     """
     from blockflow.plan.task import Task as TaskClass
 
+    check_flags(
+        multiprocessing=multiprocessing,
+        progress=progress,
+        summary=summary,
+        return_states=return_states,
+        reset=reset,
+        retry_failed=retry_failed,
+        accept_change=accept_change,
+        take_over=take_over,
+        rerun_older=rerun_older,
+    )
     plan = compile_plan([tasks] if isinstance(tasks, TaskClass) else tasks, launcher)
     check_runnable(plan)
     endpoint = _endpoint(plan if multiprocessing else None, host, port, advertise)

@@ -90,10 +90,14 @@ def open_dataset(path: str | os.PathLike[str], name: str, mode: str = "r") -> An
         file = open_hdf5(Path(path), mode)
     except FileNotFoundError as error:
         raise ArrayNotFoundError(str(error)) from error
-    dataset = file.get(name)
-    if not isinstance(dataset, h5py.Dataset):
-        found: list[str] = []
-        file.visititems(lambda key, node: found.append(key) if isinstance(node, h5py.Dataset) else None)
-        raise ArrayNotFoundError(f"no dataset {name!r} in {path}: it holds {', '.join(found) or 'none'}")
-    check_filters(dataset)
+    try:
+        dataset = file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            found: list[str] = []
+            file.visititems(lambda key, node: found.append(key) if isinstance(node, h5py.Dataset) else None)
+            raise ArrayNotFoundError(f"no dataset {name!r} in {path}: it holds {', '.join(found) or 'none'}")
+        check_filters(dataset)
+    except BaseException:
+        file.close()  # the traceback would keep it open, and others locked out
+        raise
     return dataset

@@ -24,6 +24,7 @@ from blockflow.arrays.places import Place, place_of
 from blockflow.arrays.store_calls import wait_for
 from blockflow.errors import ArrayError
 from blockflow.paths import is_path, local_path
+from blockflow.plan.flags import checked_flag
 
 if TYPE_CHECKING:
     import os
@@ -84,6 +85,7 @@ def prepare_ds(
     Raises:
         GeometryError: Sizes do not fit one another; a block would share a chunk or shard with its neighbour.
         ValueLossError: The dtype cannot hold the fill value.
+        PlanError: `overwrite` is not True or False.
         ArrayError: The dtype cannot be stored, the path is a URL or that of another format, or something else is at
             this place. Nothing was written.
 
@@ -96,6 +98,7 @@ def prepare_ds(
     ((3, 128, 128), (3, 64, 64))
     >>> folder.cleanup()
     """
+    checked_flag("overwrite", overwrite)
     if is_path(path):
         check_made(local_path(path, "path") / (name or ""), "path", path)
     place = place_of(path, name, read_only=False)

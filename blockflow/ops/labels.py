@@ -25,6 +25,7 @@ from blockflow.ops.mapping import below, folder_for_all, iter_blocks, map_blocks
 from blockflow.ops.relabelling import largest_label
 from blockflow.ops.seams import Faces, Joined, Seams, faces_of
 from blockflow.optional import not_installed
+from blockflow.plan.flags import check_flags
 
 if TYPE_CHECKING:
     import os
@@ -87,6 +88,7 @@ def label(
         ValueLossError: The dtype of `out` is too small for so many objects; nothing was written.
         ArrayError: scipy is not installed.
     """
+    check_flags(reset=reset, accept_change=accept_change, take_over=take_over, progress=progress)
     _check_scipy()
     source = opened(mask, "r", "mask")
     if not reset:

@@ -23,6 +23,7 @@ from blockflow.ops.request import CACHE_BYTES, MapOptions, MapRequest
 from blockflow.ops.running import running_here, running_in_workers
 from blockflow.ops.work import work_of
 from blockflow.paths import local_path
+from blockflow.plan.flags import checked_flag
 from blockflow.run import run_blockwise
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ def iter_blocks(
         PlanError: As :func:`map_blocks`, at once.
         Exception: What the function raised, from the iterator, in the end: other blocks are done first.
     """
+    checked_flag("ordered", ordered)
     request = MapRequest(function=function, sources=sources, collect=True, **options)
     return _iterate(request, request.plan(), ordered=ordered)
 

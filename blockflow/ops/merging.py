@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from blockflow.errors import GeometryError, PlanError
+from blockflow.plan.flags import checked_flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -74,6 +75,7 @@ def merge(
     >>> merge([piece.repeat(2) for piece in pieces], grid, rescaled=True)
     array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6])
     """
+    checked_flag("rescaled", rescaled)
     copies: Iterable[_Copy] = _copies(_placed(pieces, grid, rescaled), out, casting)
     if isinstance(pieces, Sized):
         copies = list(copies)

@@ -28,7 +28,7 @@ from blockflow.ops.inputs import opened, put_into_place
 from blockflow.ops.mapping import below, map_blocks, run_map
 from blockflow.ops.reduction import Method, reduced
 from blockflow.ops.request import MapRequest
-from blockflow.plan.flags import checked_flag
+from blockflow.plan.flags import check_flags
 from blockflow.plan.grid import Grid
 from blockflow.plan.per_axis import per_axis
 from blockflow.plan.storage import chunk_shape
@@ -120,7 +120,7 @@ def downsample(
         GeometryError: A factor that does not fit the axes, or chunks that do not fit one another.
         ArrayError: Something else is in the group.
     """
-    checked_flag("overwrite", overwrite)
+    check_flags(overwrite=overwrite, reset=reset, accept_change=accept_change, take_over=take_over, progress=progress)
     if method not in get_args(Method):
         raise PlanError(f"method must be one of {', '.join(map(repr, get_args(Method)))}, got {method!r}")
     source = opened(image, "r", "image")

@@ -16,6 +16,7 @@ from blockflow.errors import PlanError, ValueLossError
 from blockflow.ops.inputs import opened
 from blockflow.ops.mapping import below, folder_for_all, iter_blocks, run_map
 from blockflow.ops.request import MapRequest
+from blockflow.plan.flags import check_flags
 
 if TYPE_CHECKING:
     import os
@@ -81,6 +82,7 @@ def relabel(
         ValueLossError: The dtype of the output cannot hold a label.
         PlanError: A label is missing, if that is an error.
     """
+    check_flags(reset=reset, accept_change=accept_change, take_over=take_over, progress=progress)
     if missing not in get_args(Missing):
         raise PlanError(f"missing must be one of {', '.join(map(repr, get_args(Missing)))}, got {missing!r}")
     options: dict[str, Any] = {

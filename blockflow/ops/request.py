@@ -12,6 +12,7 @@ from blockflow.ops.block_job import Call
 from blockflow.ops.map_plan import plan_map
 from blockflow.ops.voxels import Casting
 from blockflow.paths import local_path
+from blockflow.plan.flags import check_flags
 from blockflow.plan.launcher import is_local, launchers_of
 
 if TYPE_CHECKING:
@@ -101,6 +102,15 @@ class MapRequest:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise PlanError(f"function must be callable, got {self.function!r}")
+        check_flags(
+            collect=self.collect,
+            overlap_io=self.overlap_io,
+            reset=self.reset,
+            accept_change=self.accept_change,
+            rerun_older=self.rerun_older,
+            take_over=self.take_over,
+            progress=self.progress,
+        )
         for option, value, allowed in (
             ("call", self.call, get_args(Call)),
             ("casting", self.casting, get_args(Casting)),

@@ -26,6 +26,7 @@ from blockflow.ledger import records as rec
 from blockflow.ledger.disk import LocalDisk
 from blockflow.ledger.reading import Ledger
 from blockflow.ledger.rundir import reopen_run
+from blockflow.plan.flags import check_flags
 from blockflow.scheduler.block_states import BlockState
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def verify(
         DriverAliveError: A driver is at work, and blocks are to be put back.
         LedgerError: The run directory cannot be read.
     """
+    check_flags(read=read, requeue=requeue, take_over=take_over)
     ledger = Ledger.open(run_dir)
     if not requeue:
         return Verification(os.fspath(run_dir), _verified(run_dir, ledger, read=read), requeued=False)

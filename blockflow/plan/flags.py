@@ -6,7 +6,7 @@ from typing import Any
 
 from blockflow.errors import PlanError
 
-__all__ = ["checked_flag"]
+__all__ = ["check_flags", "checked_flag"]
 
 
 def checked_flag(name: str, value: Any) -> bool:
@@ -21,3 +21,18 @@ def checked_flag(name: str, value: Any) -> bool:
     if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's, which need not be imported here
         return bool(value)
     raise PlanError(f"{name} must be True or False, got {value!r}")
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse arguments that must be flags and are none.
+
+    Args:
+        flags: Values by the names of the arguments.
+
+    Raises:
+        PlanError: One is not True or False.
+
+    >>> check_flags(reset=False, progress=True)
+    """
+    for name, value in flags.items():
+        checked_flag(name, value)
