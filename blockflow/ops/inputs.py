@@ -8,6 +8,7 @@ of the same size; if none does, a voxel is one world unit and the first one begi
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from blockflow.errors import ArrayError, ArrayNotFoundError, GeometryError, Plan
 from blockflow.paths import is_path, local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     class Place(Protocol):
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         def voxel_size(self) -> Sequence[int]: ...
 
 
-__all__ = ["opened", "put_into_place"]
+__all__ = ["closing_files", "opened", "put_into_place"]
 
 Mode = Literal["r", "r+"]
 
@@ -96,6 +97,22 @@ def put_into_place(value: Any, like: Place | None, dims: int, what: str) -> Arra
     if array.spatial_dims != dims:
         raise GeometryError(f"{what} must have {dims} spatial axes, as the blocks have, got {array.spatial_dims}")
     return array
+
+
+@contextmanager
+def closing_files(given: Iterable[Any], arrays: Iterable[Array]) -> Iterator[None]:
+    """Close HDF5 files in the end that were opened because arguments are paths; an exception would keep them open.
+
+    Args:
+        given: Arguments.
+        arrays: What they were opened as.
+    """
+    try:
+        yield
+    finally:
+        for value, array in zip(given, arrays, strict=True):
+            if is_path(value) and type(array.data).__module__.startswith("h5py.") and array.data:
+                array.data.file.close()
 
 
 def _at_path(path: Path, mode: Mode, what: str) -> Any:

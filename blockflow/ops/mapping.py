@@ -19,6 +19,7 @@ from blockflow.arrays.shared import SharedArray
 from blockflow.driving import ended_by_signals
 from blockflow.errors import RunDirectoryError
 from blockflow.ops.beginning import Beginning
+from blockflow.ops.inputs import closing_files
 from blockflow.ops.request import CACHE_BYTES, MapOptions, MapRequest
 from blockflow.ops.running import running_here, running_in_workers
 from blockflow.ops.work import work_of
@@ -188,7 +189,8 @@ def map_blocks(
 def run_map(request: MapRequest) -> Any:
     """Do what :func:`map_blocks` was asked for; returns what that returns."""
     plan = request.plan()
-    with work_of(request, plan) as work:
+    given, arrays = [*request.sources, *request.outputs], [*plan.sources, *plan.sinks]
+    with closing_files(given, arrays), work_of(request, plan) as work:
         if request.begins_here:
             _run_from_here(request, work)
         else:
@@ -254,7 +256,7 @@ def _run_from_here(request: MapRequest, work: Work) -> None:
 
 
 def _iterate(request: MapRequest, plan: MapPlan, *, ordered: bool) -> Iterator[tuple[Block, Any]]:
-    with work_of(request, plan) as work:
+    with closing_files(request.sources, plan.sources), work_of(request, plan) as work:
         results: list[RunResult] = []
         if request.begins_here:
             beginning = Beginning(work, request.workers, progress=request.progress)

@@ -151,7 +151,7 @@ def _table(mapping: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     pair = (list(mapping), list(mapping.values())) if isinstance(mapping, Mapping) else mapping
     try:
         old, new = (_column(column) for column in pair)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PlanError(f"mapping must be a mapping, or two arrays (old, new): {error}") from error
     if old.ndim != 1 or old.shape != new.shape:
         raise PlanError(f"mapping must have as many new labels as old ones, got shapes {old.shape} and {new.shape}")

@@ -84,6 +84,11 @@ class TestLabels:
         assert new.dtype == labels.dtype
         assert sorted(old.tolist()) == sorted(mapping)
 
+    def test_a_mapping_that_no_integer_holds_is_refused(self) -> None:
+        for mapping in ({-1: 0, 2**63: 0}, {0: -1, 1: 2**63}, {2**64: 0}, {0: 2**64}):
+            with pytest.raises(PlanError, match="mapping must"):
+                relabel(np.zeros(1, np.uint64), mapping=mapping, **HERE)
+
     @given(labels=hnp.arrays(st.sampled_from(["u8", "i8", "u1"]), st.integers(1, 12)))
     def test_consecutive_labels_lead_back(self, labels: Any) -> None:
         new, table = relabel(labels, grid=5, **HERE)
