@@ -42,7 +42,7 @@ def test_after_a_map_and_after_an_error(file: Path, workers: int) -> None:
 
 
 def test_after_a_loop_that_was_left(file: Path) -> None:
-    blocks = iter_blocks(np.sum, file / "a", grid=(4, 4), num_workers=0, progress=False)
+    blocks: Any = iter_blocks(np.sum, file / "a", grid=(4, 4), num_workers=0, progress=False)
     next(blocks)
     blocks.close()
     with h5py.File(file, "a"):
