@@ -64,7 +64,8 @@ def merge(
 
     Raises:
         GeometryError: Too few or too many pieces, a piece or ``out`` of the wrong shape.
-        PlanError: ``out`` is read-only, or a piece's dtype must not be cast to its dtype.
+        PlanError: ``out`` is read-only, a piece's dtype must not be cast to its dtype (64-bit integers to floats, which
+            have no room for all, need another `casting`), or an array has a mask.
 
     >>> from blockflow import Grid
     >>> grid = Grid.regular((7,), block=3, context=1)
@@ -195,7 +196,16 @@ def _copies(placed: Iterable[_Placed], out: Any, casting: Casting) -> Iterator[_
             raise GeometryError(f"out must have the shape of the merged pieces, {shape}, got {tuple(out.shape)}")
         if getattr(out, "read_only", False) or not getattr(getattr(out, "flags", None), "writeable", True):
             raise PlanError("out must be writable, got a read-only array")
-        if not np.can_cast(piece.dtype, out.dtype, casting):
+        for what, array in (("pieces", piece), ("out", out)):
+            if isinstance(array, np.ma.MaskedArray):
+                raise PlanError(f"{what} must have no masks, pass filled(...), or merge masks apart")
+        is_rounded = (  # although numpy calls it safe
+            casting == "safe"
+            and piece.dtype.kind in "iu"
+            and out.dtype.kind in "fc"
+            and np.finfo(out.dtype).nmant < 8 * piece.dtype.itemsize - 1
+        )
+        if is_rounded or not np.can_cast(piece.dtype, out.dtype, casting):
             raise PlanError(
                 f"pieces of dtype {piece.dtype} may lose values in an out of {out.dtype}: give another out, "
                 f"or a casting other than {casting!r}"

@@ -317,3 +317,29 @@ def test_magmaps_rescaled_merges() -> None:
         merge(pieces, grid, movie[0], rescaled=True)  # a leading axis of the sink is chosen by indexing it
         assert movie[0].ravel().tolist() == case["result"]
         assert (movie[1] == -1).all()
+
+
+@given(grid=grids, dtype=st.sampled_from(["u8", "i8"]), order=st.sampled_from("CF"), data=st.data())
+def test_large_ids_come_through_in_any_memory_order(grid: Grid, dtype: str, order: Any, data: st.DataObject) -> None:
+    bounds = np.iinfo(dtype)
+    ids = whole(grid).astype(dtype) + np.array(data.draw(st.integers(bounds.min, bounds.max - whole(grid).size)), dtype)
+    pieces = [
+        np.asarray(piece, order=order) for piece in split(ids, grid, data.draw(st.sampled_from(["read", "write"])))
+    ]
+    expected = ids.tolist()
+    assert merge(pieces, grid).tolist() == expected
+    out = np.zeros(ids.shape, dtype, order=order)
+    assert merge(iter(pieces), grid, out) is out
+    assert out.tolist() == expected
+    for narrow in ("f8", "f4", "c16", "i8" if dtype == "u8" else "u8"):
+        with pytest.raises(PlanError, match=r"pieces of dtype u?int64 may lose values in an out of "):
+            merge(pieces, grid, np.zeros(ids.shape, narrow))
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_masks_are_refused(kind: Any) -> None:
+    grid, image = Grid([regular_axis(4, 2)]), np.arange(4)
+    with pytest.raises(PlanError, match="pieces must have no masks"):
+        merge(kind([np.ma.masked_equal(image[:2], 1), image[2:]]), grid)
+    with pytest.raises(PlanError, match="out must have no masks"):
+        merge(kind([image[:2], image[2:]]), grid, np.ma.zeros(4, image.dtype))
