@@ -253,8 +253,11 @@ class Journal:
         self._size = HEAD_SIZE
 
     def _name_last(self, file: JournalFile) -> None:
-        last = _Last(self._run, file.epoch, file.first)
-        self._disk.write(LAST_FILE, msgspec.json.encode(last) + b"\n")
+        self._disk.write(LAST_FILE, self._last_of(file))
+
+    def _last_of(self, file: JournalFile) -> bytes:
+        """Return the content of the file that names the last file of the journal."""
+        return msgspec.json.encode(_Last(self._run, file.epoch, file.first)) + b"\n"
 
     def _undo(self, file: JournalFile) -> None:
         """Remove a file that could not be begun: while it is there, no further records of the one before it count.
@@ -265,7 +268,8 @@ class Journal:
         if self._begun is None:
             return  # nothing is written to the one before
         try:
-            self._name_last(self._begun)
+            if self._disk.read(LAST_FILE) != self._last_of(self._begun):  # a full disk could not take it again
+                self._name_last(self._begun)
             self._disk.remove(file.path)
         except OSError as fault:
             raise self._fail(fault) from fault

@@ -77,12 +77,13 @@ def test_a_violation_tells_the_story_of_the_block(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_error_of_the_product_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
-    from blockflow.scheduler.scheduler import Scheduler
+    from blockflow.scheduler import events as ev
+    from blockflow.scheduler.scheduler import HANDLERS
 
-    def confused(scheduler: Scheduler, *arguments: Any) -> None:
+    def confused(*arguments: Any) -> None:
         raise ZeroDivisionError("confused")
 
-    monkeypatch.setattr(Scheduler, "_reported", confused)
+    monkeypatch.setitem(HANDLERS, ev.BlocksReported, confused)
     report = simulate(0, "calm")
     assert report.violations[0].what == "ZeroDivisionError: confused"
 
