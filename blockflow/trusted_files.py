@@ -54,16 +54,20 @@ class Folder:
         private: Nobody else can read it.
         owner: User id that the files of this user show here.
         ignored: Mode bits that this file system shows for everything, whatever the mode is.
+        sticky: Others can make files in it, but not replace those of this user.
     """
 
-    __slots__ = ("_ignored", "_owner", "_private", "descriptor", "path")
+    __slots__ = ("_ignored", "_owner", "_private", "_sticky", "descriptor", "path")
 
-    def __init__(self, path: str, descriptor: int, *, private: bool, owner: int, ignored: int = 0) -> None:
+    def __init__(
+        self, path: str, descriptor: int, *, private: bool, owner: int, ignored: int = 0, sticky: bool = False
+    ) -> None:
         self.path = path
         self.descriptor = descriptor
         self._private = private
         self._owner = owner
         self._ignored = ignored
+        self._sticky = sticky
 
     def __enter__(self) -> Self:
         return self
@@ -230,7 +234,7 @@ class Folder:
             raise _refusal(path, f"can be read by others (mode {_octal(status)}): remove it, or `chmod 600` it")
         if status.st_mode & 0o022 & ~self._ignored:
             raise _refusal(path, f"can be written by others (mode {_octal(status)}): remove it, or `chmod go-w` it")
-        if writes and status.st_nlink > 1:
+        if writes and self._sticky and status.st_nlink > 1:  # others may have given another file of ours this name
             raise _refusal(path, f"has {status.st_nlink} names, and is not written under one of them: remove it")
 
 
@@ -443,7 +447,7 @@ def _checked_folder(path: str, descriptor: int, *, private: bool) -> Folder:
     except BaseException:
         os.close(descriptor)
         raise
-    return Folder(path, descriptor, private=private, owner=owner, ignored=ignored)
+    return Folder(path, descriptor, private=private, owner=owner, ignored=ignored, sticky=bool(writable))
 
 
 def _is_safe(status: os.stat_result, descriptor: int) -> bool:

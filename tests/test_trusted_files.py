@@ -142,9 +142,17 @@ def test_a_file_is_never_opened_through_a_link(tmp_path: Path, target: str) -> N
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_file_with_another_name_is_not_written(tmp_path: Path) -> None:
+def test_a_file_of_which_a_backup_has_another_name_is_written(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"mine")
+    os.link(tmp_path / "log", tmp_path / "backup")
+    with open_folder(tmp_path) as folder:
+        os.close(folder.open("log", os.O_WRONLY | os.O_APPEND))
+
+
+def test_a_file_with_another_name_is_not_written_where_others_can_make_names(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(b"mine")
     os.link(tmp_path / "mine", tmp_path / "log")
+    tmp_path.chmod(0o1777)
     with open_folder(tmp_path) as folder:
         with pytest.raises(UntrustedFileError, match="has 2 names"):
             folder.open("log", os.O_WRONLY | os.O_TRUNC)
