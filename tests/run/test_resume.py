@@ -24,7 +24,7 @@ from tests.run.scene import wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Functions are mended, or capture something else, between lives here; tests/run/test_code_versions.py tests what is said.
+# Functions are mended, or capture something else, between lives; tests/run/test_code_versions.py tests what is said.
 pytestmark = pytest.mark.filterwarnings("ignore:the function .* has changed")
 
 BLOCKS = 8
