@@ -133,6 +133,10 @@ def test_a_run_of_whose_directory_a_part_is_removed_tells_the_truth(
             else:
                 os.unlink(path)
 
+    if part == "journal":  # noticed at the next commit
+        with pytest.raises(LedgerError, match="the journal is gone while the run goes on"):
+            run_blockwise(line(work), progress=False, summary=False, run_dir=run_dir)
+        return
     assert run_blockwise(line(work), progress=False, summary=False, run_dir=run_dir)
     if part in ("connection", "logs", "plan.json"):  # written again, or of no more use
         assert Ledger.open(run_dir).counts("line")["done"] == 200
