@@ -134,7 +134,7 @@ def test_a_finished_run_ends_what_workers_have_left(folder: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- the terminal
 
 
-def test_a_run_whose_display_breaks_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_display_breaks_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the output is piped into a program that ends."""
 
     class Broken:
@@ -149,12 +149,10 @@ def test_a_run_whose_display_breaks_is_stopped(folder: Path, monkeypatch: pytest
 
     def process(block: Block) -> None:
         (folder / str(block.index)).touch()
-        time.sleep(600)
 
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", Broken())
-        with pytest.raises(BrokenPipeError):
-            run_blockwise([task_of(process)])
+        assert run_blockwise([task_of(process)])
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("blockflow")]
 
 
