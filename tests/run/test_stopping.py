@@ -34,6 +34,13 @@ blockflow.logging.set_log_basedir(sys.argv[1] + "/logs")
 blockflow.run_blockwise([blockflow.Task("long", *roi, work, num_workers=2)])
 """
 
+# nohup and a shell's background leave signals ignored, and children inherit that: undo it in the script itself.
+UNDO = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
 
 def line(function: Any, blocks: int = 4, **more: Any) -> Task:
     return Task("line", Roi((0,), (blocks,)), Roi((0,), (1,)), Roi((0,), (1,)), function, **more)
@@ -46,7 +53,7 @@ os.execv(sys.executable, [sys.executable, sys.argv[1]])
 """
 
 
-def begun(folder: Path, text: str = SCRIPT) -> subprocess.Popen[str]:
+def begun(folder: Path, text: str = UNDO + SCRIPT) -> subprocess.Popen[str]:
     """A script whose blocks have begun, and never end."""
     script = folder / "script.py"
     script.write_text(text.replace("sys.argv[1]", repr(str(folder))))
@@ -82,7 +89,7 @@ def test_a_terminal_that_is_closed_ends_a_run_in_order(tmp_path: Path) -> None:
     """Nothing can be printed any more, and the second signal comes while the run ends."""
     leader, follower = pty.openpty()
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("sys.argv[1]", repr(str(tmp_path))))
+    script.write_text((UNDO + SCRIPT).replace("sys.argv[1]", repr(str(tmp_path))))
     environment = os.environ | {"PYTHONPATH": str(Path(blockflow.__file__).parent.parent)}
     # A session of its own whose terminal this is: it gets the signal when the other end is closed.
     run = subprocess.Popen(
