@@ -97,7 +97,7 @@ def test_a_job_sees_the_places_of_modules_that_are_not_the_interpreters(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", "/mine", os.path.dirname(os.__file__), sys.prefix, f"{sys.prefix}-not"])
-    assert interpreter.places_of_modules() == [str(tmp_path), "/mine", f"{sys.prefix}-not"]
+    assert interpreter.places_of_modules()[-3:] == [str(tmp_path), "/mine", f"{sys.prefix}-not"]
 
 
 def test_an_installed_package_is_found_without_help(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_every_kind_is_read_as_it_was_written() -> None:
 
 
 def test_the_common_record_is_small() -> None:
-    assert len(encode_records([rec.BlocksDone(0, (10**6, 1), 5 << 40, 10**6)])[0]) == 24
+    assert len(encode_records([rec.BlocksDone(0, (10**6, 1), 5 << 40, 10**6)])[0]) == 25
 
 
 @pytest.mark.parametrize(

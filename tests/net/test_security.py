@@ -27,6 +27,7 @@ from blockflow.net.tls import client_context, make_certificate, server_name
 from blockflow.secret import Secret
 from blockflow.wire.framing import FrameReader, frame
 from blockflow.wire.messages import PROTOCOL, Hello, Refused, decode_from_driver, encode
+from tests.net import waiting
 from tests.net.waiting import until
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def friend(connection: Connection) -> ssl.SSLSocket:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ({"run": "another"}, "this is run .*, not another"),
+        ({"run": "another"}, "this is run .*, not 'another'"),
         ({"task": "dream"}, "no task is called 'dream'"),
         ({"protocol": 99}, "the worker speaks protocol 99"),
     ],
@@ -120,7 +121,7 @@ def test_a_friend_who_belongs_elsewhere_is_told_so(
 def test_garbage_costs_its_sender_the_connection(waiting_run: WaitingRun, garbage: bytes) -> None:
     with friend(waiting_run.connection) as stream:
         stream.sendall(garbage)
-        assert is_closed(stream)
+        assert waiting.is_closed(stream), "what can be answered is told why before"
 
 
 def test_idle_strangers_do_not_keep_a_run_from_ending(waiting_run: WaitingRun) -> None:

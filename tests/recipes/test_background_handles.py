@@ -138,7 +138,9 @@ def test_the_identity_of_a_file_changes_with_it(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", FRAMES)
     mapped = np.load(tmp_path / "f.npy", mmap_mode="r")
     stored = zarr.create_array(tmp_path / "f.zarr", data=FRAMES, chunks=(4, 6, 8))
-    zipped = zarr.create_array(ZipStore(tmp_path / "f.zip", mode="w"), data=FRAMES)
+    with ZipStore(tmp_path / "f.zip", mode="w") as store:
+        zarr.create_array(store, data=FRAMES)
+    zipped = zarr.open_array(ZipStore(tmp_path / "f.zip", mode="r"), mode="r")
     with h5_file(tmp_path / "f.h5") as file:
         stacks = [Stack(data) for data in (mapped, mapped[:, ::-1], stored, zipped, file["frames"], FRAMES, FRAMES + 1)]
         facts = [identity(stack) for stack in stacks]
