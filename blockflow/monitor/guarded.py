@@ -12,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from blockflow.background import BackgroundCall
 from blockflow.escaping import escape
 
 if TYPE_CHECKING:
@@ -89,14 +90,17 @@ class Guarded:
 
 
 def append_line(logs: Path | None, text: str) -> None:
-    """Add a line with the time to the log of the driver, if that can be done.
+    """Add a line with the time to the log of the driver, if that can be done; wait for its disk only a moment.
 
     Args:
         logs: The folder of the logs; None if there is none.
         text: One line or several.
     """
-    if logs is None:
-        return
+    if logs is not None:
+        BackgroundCall(lambda: _append(logs, text), name="blockflow-log").wait(PATIENCE_SECONDS)
+
+
+def _append(logs: Path, text: str) -> None:
     from blockflow.trusted_files import READABLE, appended, open_folder
 
     with contextlib.suppress(Exception):  # this is the last resort
