@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blockflow.errors import InvalidTransition
 from blockflow.geometry import Roi
 from blockflow.plan.task import Task
 from blockflow.scheduler import events as ev
@@ -990,3 +991,12 @@ def test_a_silent_worker_without_a_connection_here_is_not_cut_off() -> None:
     scheduler.handle(ev.WorkerJoined(worker=9, task=0), 0.0)
     scheduler.handle(ev.BlocksAsked(worker=9), 0.0)
     assert not [action for action in board.handle(ev.Ticked(), 1000.0) if isinstance(action, Close)]
+
+
+def test_a_bug_of_ours_is_not_taken_for_a_lie() -> None:
+    scheduler, board = board_of(line_of_blocks(2))
+    joined(board)
+    say(board, 0, ASK)
+    scheduler.task(0).blocks.states[0] = BlockState.DONE
+    with pytest.raises(InvalidTransition):
+        say(board, 0, wire.Report(1, 1, 5, None, False, 2))
