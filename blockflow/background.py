@@ -77,7 +77,7 @@ class BackgroundQueue:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def call(self, function: Callable[[], object]) -> None:
@@ -88,17 +88,23 @@ class BackgroundQueue:
             self._thread.start()
 
     def finish(self, seconds: float) -> bool:
-        """Wait until all functions so far have come back, at most that long; whether they have."""
+        """End the thread after the functions so far, and wait for that, at most so long; return whether it has ended.
+
+        A later call begins another thread.
+        """
         if self._thread is None:
             return True
-        ended = threading.Event()
-        self.call(ended.set)
-        return ended.wait(seconds)
+        thread, self._thread = self._thread, None
+        self._calls.put(None)
+        self._calls = SimpleQueue()
+        thread.join(seconds)
+        return not thread.is_alive()
 
     def _work(self) -> None:
-        while True:
+        calls = self._calls
+        while function := calls.get():
             with suppress(Exception):
-                self._calls.get()()
+                function()
 
 
 def run_all(*steps: Callable[[], object]) -> BaseException | None:

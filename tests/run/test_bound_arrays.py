@@ -227,6 +227,7 @@ def test_nothing_is_vouched_for_as_long_as_nothing_is_done() -> None:
     assert written()
 
 
+@pytest.mark.filterwarnings("ignore:the function .* has changed")  # it is another one than before
 def test_what_was_in_memory_of_another_process_is_not_there_any_more() -> None:
     one, other = np.zeros((16, 16), "u1"), np.zeros((16, 16), "u1")
 

@@ -24,6 +24,7 @@ def line(function: Callable[[Block], object], name: str = "line", **more: object
     return Task(name, total, Roi((-1,), (12,)), Roi((0,), (10,)), function, **{"read_write_conflict": False, **more})  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:the function .* has changed")  # it is another one than before
 def test_what_was_done_before_an_exception_is_recorded(tmp_path: Path) -> None:
     ran: list[int] = []
 

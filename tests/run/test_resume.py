@@ -540,9 +540,10 @@ def test_the_ledger_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
     script = Script(tmp_path)
     script.waits()
     ledger = Ledger.open(tmp_path / "run")
-    wait_for(lambda: ledger.counts("line")["done"] == 2)
-    assert ledger.states("line")[:2].tolist() == [3, 3]
-    assert ledger.attempts("line")[:2].tolist() == [1, 1]
+    wait_for(lambda: ledger.counts("line")["done"] >= 2)  # more, if another worker has done what comes after
+    done = ledger.states("line") == 3
+    assert 2 <= done.sum() < BLOCKS
+    assert (ledger.attempts("line")[done] == 1).all()
     script.go()
     while script.process.poll() is None:
         assert 2 <= ledger.counts("line")["done"] <= BLOCKS
